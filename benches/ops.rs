@@ -1,0 +1,2 @@
+//! Operation benches.
+fn main() {}

@@ -1,0 +1,750 @@
+//! The closed set of operations. Each variant's doc comment is its contract and the only place
+//! where it is written; [`Op::shape`] enforces it when a step is appended, and kernels then
+//! assume it and check nothing.
+
+/// Storage type of a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DType {
+    /// 32-bit float: activations always, weights as stored.
+    F32,
+    /// bfloat16: weights as stored.
+    BF16,
+    /// IEEE half: weights as stored.
+    F16,
+    /// 32-bit integer: ids, codes, lengths.
+    I32,
+}
+
+impl DType {
+    /// Bytes of one element.
+    pub fn bytes(self) -> usize {
+        match self {
+            DType::F32 | DType::I32 => 4,
+            DType::BF16 | DType::F16 => 2,
+        }
+    }
+}
+
+/// How products (linears, convolutions, attention) treat their operands. Accumulation, norms,
+/// softmax and the residual stream are f32 in both.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Math {
+    /// Operands stay f32 (stored weights are widened exactly).
+    F32,
+    /// Operands are rounded to bf16 first.
+    Bf16,
+}
+
+/// Index into the small vector of numbers that changes from run to run (`Ready::run`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scalar(pub usize);
+
+/// Which keys a query sees.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Mask {
+    /// Every key.
+    Full,
+    /// Keys at or before the query's position (queries are the last `T` of `S` positions).
+    Causal,
+    /// Keys with `|i - j| <= window`.
+    Window(usize),
+}
+
+/// Which part of the signal the wavelet correction pulls towards the predicted clean sample.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DcwMode {
+    /// Low band by `t * low`.
+    Low,
+    /// High band by `(1 - t) * low` (the single-band mode uses the one scaler).
+    High,
+    /// Low band by `t * low`, high band by `(1 - t) * high`.
+    Double,
+    /// Every sample by `low`, no transform.
+    Pixel,
+}
+
+/// Parameters of the wavelet correction.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dcw {
+    /// Which band.
+    pub mode: DcwMode,
+    /// Scaler of the low band (and of single-band modes).
+    pub low: f32,
+    /// Scaler of the high band in [`DcwMode::Double`].
+    pub high: f32,
+    /// Low-pass decomposition filter of the orthogonal wavelet, in PyWavelets order; Haar is
+    /// `[1/sqrt 2, 1/sqrt 2]`. The other three filters follow from it.
+    pub filter: Vec<f32>,
+}
+
+/// One operation. `ins` names its inputs in order; `out` its single output.
+///
+/// Unless said otherwise values are f32 activations, sums are f32, results are deterministic
+/// and independent of the number of threads.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Op {
+    // ------------------------------------------------------------------ moving
+    /// The same elements under another shape. ins: x. Costs nothing: shares x's memory.
+    Reshape,
+    /// `out[..., c] = concat over inputs along the last axis`. ins: 1 to 5 values with equal
+    /// leading axes. f32.
+    ConcatChannels,
+    /// Concatenation along axis 1. ins: 1 to 5 values `(B, T_i, C)`. out `(B, sum T_i, C)`.
+    ConcatRows,
+    /// Rows `start..start+len` of axis 1. ins: x `(B, T, C)`. out `(B, len, C)`.
+    SliceRows {
+        /// First row.
+        start: usize,
+        /// Number of rows.
+        len: usize,
+    },
+    /// Rows appended as zeros behind axis 1. ins: x `(B, T, C)`. out `(B, T + rows, C)`.
+    PadRows {
+        /// Number of zero rows.
+        rows: usize,
+    },
+    /// `out[b, :] = table[index, :]` for every b, the row being chosen by a run-time scalar
+    /// (rounded to the nearest integer, clamped to the table). ins: table `(R, C)`.
+    /// out `(rows, C)`.
+    SelectRow {
+        /// Scalar that holds the row number.
+        index: Scalar,
+        /// Number of copies.
+        rows: usize,
+    },
+    /// Slab `index` of the first axis, chosen by a run-time scalar (rounded, clamped).
+    /// ins: x `(R, ...)`. out `(...)`.
+    SelectSlab {
+        /// Scalar that holds the slab number.
+        index: Scalar,
+    },
+    /// `out[r, 0, :] = token`, `out[r, 1.., :] = x[r]`. ins: x `(R, T, C)`, token `(C)`.
+    /// out `(R, T + 1, C)`.
+    PrependRow,
+    /// `out[n, j, :] = x[n, :] + pattern[j, :]`. ins: x `(N, C)`, pattern `(P, C)`.
+    /// out `(N, P, C)`.
+    RepeatAdd,
+    /// Rows of a table. ins: ids i32 `(...)` (each in `0..V`, checked before the run),
+    /// table weight `(V, C)` of any float dtype. out `(..., C)` f32.
+    Embed,
+
+    // ------------------------------------------------------------ element-wise
+    /// `a + b`, equal shapes. May write over a.
+    Add,
+    /// `a * b`, equal shapes. May write over a.
+    Mul,
+    /// `x * sigmoid(x)`. May write over x.
+    Silu,
+    /// `out[..., c] = x[..., c] + v[c]`. ins: x, v `(C)`. May write over x.
+    AddVector,
+    /// `out[..., c] = x[..., c] * v[c]`. ins: x, v `(C)`. May write over x.
+    MulVector,
+    /// `out[b, t, c] = x[b, t, c] * v[b, c]`. ins: x `(B, T, C)`, v `(B, C)`. May write over x.
+    MulRows,
+    /// `out[b, t, c] = x[b, t, c] * (1 + scale[b, c]) + shift[b, c]`. ins: x `(B, T, C)`,
+    /// scale `(B, C)`, shift `(B, C)`. May write over x.
+    Modulate,
+    /// `a * x + b * y` with run-time factors. ins: x, y of equal shape. May write over x.
+    Combine {
+        /// Factor of x.
+        a: Scalar,
+        /// Factor of y.
+        b: Scalar,
+    },
+    /// `m != 0 ? a : b` per row. ins: m `(B, T)` f32, a `(B, T, C)`, b `(B, T, C)`.
+    SelectByMask,
+
+    // ----------------------------------------------------------------- network
+    /// `x W^T (+ b)`. ins: x `(..., K)`, W weight `(N, K)` of any float dtype, optionally
+    /// b `(N)` f32. out `(..., N)`. Operands by the program's [`Math`].
+    Linear,
+    /// `x * rsqrt(mean_c x^2 + eps) * w`. ins: x `(..., C)`, w `(C)`. May write over x.
+    RmsNorm {
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// Rotary embedding, halves layout: with `h = D/2`,
+    /// `out[.., k] = x[.., k] cos[t, k] - x[.., k+h] sin[t, k]`,
+    /// `out[.., k+h] = x[.., k+h] cos[t, k] + x[.., k] sin[t, k]`, `k < h`.
+    /// ins: x `(B, T, H, D)`, cos `(T, D/2)`, sin `(T, D/2)`. May write over x.
+    Rope,
+    /// Softmax attention with grouped heads: query head h uses key/value head
+    /// `h / (H / G)`, scale `1/sqrt(D)`. ins: q `(B, T, H, D)`, k `(B, S, G, D)`,
+    /// v `(B, S, G, D)`, optionally lengths i32 `(B)`: row b sees keys `0..lengths[b]` only
+    /// (each in `1..=S`). out `(B, T, H, D)`. Never forms the full score matrix; softmax in f32.
+    /// Keys that a mask or length hides are not read.
+    Attention {
+        /// Which keys a query sees.
+        mask: Mask,
+    },
+    /// `[cos(1000 t w_i) | sin(1000 t w_i)]`, `w_i = exp(-ln(10000) i / (dim/2))`.
+    /// ins: t `(N)`. out `(N, dim)`.
+    TimeSinusoid {
+        /// Width of the embedding, even.
+        dim: usize,
+    },
+
+    // ------------------------------------------------------------- convolution
+    /// `out[b, t, o] = bias[o] + sum_{k, c} x[b, t*stride + k*dilation - pad, c] W[o, k, c]`,
+    /// zeros outside. ins: x `(B, T, Cin)`, W weight `(Cout, K, Cin)`, optionally
+    /// bias `(Cout)`. out `(B, (T + 2 pad - dilation (K-1) - 1) / stride + 1, Cout)`.
+    Conv1d {
+        /// Distance between taps.
+        dilation: usize,
+        /// Distance between outputs.
+        stride: usize,
+        /// Zeros on each side.
+        pad: usize,
+    },
+    /// Transposed convolution with kernel `K = 2*stride` or any `K`:
+    /// `out[b, t, o] = bias[o] + sum over (i, k) with i*stride + k - pad = t, c of
+    /// x[b, i, c] W[k, o, c]`. ins: x `(B, T, Cin)`, W weight `(K, Cout, Cin)`,
+    /// bias `(Cout)`. out `(B, (T-1) stride + K - 2 pad, Cout)`.
+    ConvTranspose1d {
+        /// Up-sampling factor.
+        stride: usize,
+        /// Samples cut from each side.
+        pad: usize,
+    },
+    /// `x + sin(exp(alpha) x)^2 / (exp(beta) + 1e-9)`. ins: x `(B, T, C)`, alpha `(C)`,
+    /// beta `(C)`. May write over x.
+    Snake,
+
+    // ----------------------------------------------------------- audio tokens
+    /// Finite scalar quantisation, encoding. Per dimension with `L` levels:
+    /// `c = 1 + 1/(L-1)`, `z = clamp(c tanh(x/c), -1, 1)`,
+    /// `k = floor((L-1)(z+1)/2 + 1/2)`, `code = sum_d k_d prod_{e<d} L_e`.
+    /// ins: x `(N, levels.len())`. out i32 `(N)`. Always f32.
+    FsqEncode {
+        /// Levels per dimension.
+        levels: Vec<u32>,
+    },
+    /// Grid values of codes: `2 k_d / (L_d - 1) - 1`. ins: codes i32 `(N)`.
+    /// out `(N, levels.len())`.
+    FsqDecode {
+        /// Levels per dimension.
+        levels: Vec<u32>,
+    },
+
+    // ---------------------------------------------------------------- sampling
+    /// Adaptive projected guidance (model.md 6.3): per item and channel, norms over time.
+    /// `d = c - u`; `avg' = d + momentum * avg`; `d = avg' * min(1, limit / ||avg'||_T)`;
+    /// `v = c + (g - 1) * (d - (1 - eta) * <d, c^> c^)`, `c^ = c / max(||c||_T, 1e-12)`;
+    /// the projection is summed in f64. ins: c, u, avg `(B, T, C)`.
+    /// out `(2, B, T, C)`: slab 0 is v, slab 1 is avg' (before the limit).
+    Apg {
+        /// Guidance scale g.
+        scale: Scalar,
+        /// Weight of the running average (upstream: -0.75); 0 disables it.
+        momentum: f32,
+        /// Largest norm (upstream: 2.5); 0 disables the limit.
+        limit: f32,
+        /// Share of the parallel part that is kept (upstream: 0).
+        eta: f32,
+    },
+    /// Angle-based dynamic guidance (model.md 6.3), vectors over the channels of one frame.
+    /// ins: x (latent), c, u `(B, T, C)`. out v `(B, T, C)`.
+    Adg {
+        /// Guidance scale.
+        scale: Scalar,
+        /// Time of the latent.
+        t: Scalar,
+        /// Whether the angle is clipped to 3.14/6 (upstream: yes).
+        clip: bool,
+        /// Whether the result is rescaled per frame to the length of the conditional
+        /// prediction (upstream: no).
+        renorm: bool,
+    },
+    /// `v * min(1, limit * (||x|| + 1e-10) / (||v|| + 1e-10))`, L2 over `(T, C)` per item.
+    /// ins: v, x `(B, T, C)`. May write over v.
+    ClampNorm {
+        /// Largest ratio of the norms.
+        limit: f32,
+    },
+    /// Wavelet correction (model.md 6.4) along time: pulls x towards y in bands.
+    /// ins: x, y `(B, T, C)`. out `(B, T, C)`. Odd T is zero-padded and cropped again.
+    Dcw {
+        /// Bands, strengths and wavelet.
+        dcw: Dcw,
+        /// Time before the step.
+        t: Scalar,
+    },
+
+    // ------------------------------------------------------------------- fused
+    /// [`Op::RmsNorm`] then [`Op::Modulate`]. ins: x `(B, T, C)`, w `(C)`, scale `(B, C)`,
+    /// shift `(B, C)`.
+    RmsNormModulate {
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// [`Op::RmsNorm`] over the head size, then [`Op::Rope`]. ins: x `(B, T, H, D)`, w `(D)`,
+    /// cos `(T, D/2)`, sin `(T, D/2)`. May write over x.
+    NormRope {
+        /// Added to the mean square.
+        eps: f32,
+    },
+    /// `residual + x * gate[b]`. ins: residual `(B, T, C)`, x `(B, T, C)`, gate `(B, C)`.
+    /// May write over residual.
+    GatedAdd,
+    /// `silu(x Wg^T) * (x Wu^T)`. ins: x `(..., K)`, Wg weight `(N, K)`, Wu weight `(N, K)`.
+    /// out `(..., N)`.
+    SwiGlu,
+    /// Snake, then convolution with stride 1: [`Op::Snake`], [`Op::Conv1d`].
+    /// ins: x `(B, T, Cin)`, alpha `(Cin)`, beta `(Cin)`, W weight `(Cout, K, Cin)`,
+    /// optionally bias `(Cout)`.
+    SnakeConv1d {
+        /// Distance between taps.
+        dilation: usize,
+        /// Zeros on each side.
+        pad: usize,
+    },
+    /// Snake, then transposed convolution. ins: x `(B, T, Cin)`, alpha `(Cin)`, beta `(Cin)`,
+    /// W weight `(K, Cout, Cin)`, bias `(Cout)`.
+    SnakeConvTranspose1d {
+        /// Up-sampling factor.
+        stride: usize,
+        /// Samples cut from each side.
+        pad: usize,
+    },
+}
+
+/// Largest number of inputs of one operation: portable WebGPU grants eight storage bindings.
+pub const MAX_INS: usize = 5;
+
+/// Shape and dtype of a value, as operations see it.
+pub type Typed<'a> = (&'a [usize], DType);
+
+fn fail<T>(what: impl Into<String>) -> Result<T, String> {
+    Err(what.into())
+}
+
+fn last(shape: &[usize]) -> usize {
+    shape.last().copied().unwrap_or(0)
+}
+
+fn with_last(shape: &[usize], n: usize) -> Vec<usize> {
+    let mut out = shape.to_vec();
+    if let Some(l) = out.last_mut() {
+        *l = n;
+    }
+    out
+}
+
+fn rank(x: Typed, r: usize, name: &str) -> Result<(), String> {
+    if x.0.len() == r { Ok(()) } else { fail(format!("{name} must have {r} axes, has {:?}", x.0)) }
+}
+
+fn exact(x: Typed, want: &[usize], name: &str) -> Result<(), String> {
+    if x.0 == want { Ok(()) } else { fail(format!("{name} must be {want:?}, is {:?}", x.0)) }
+}
+
+fn arity(ins: &[Typed], allowed: std::ops::RangeInclusive<usize>) -> Result<(), String> {
+    if allowed.contains(&ins.len()) {
+        Ok(())
+    } else {
+        fail(format!("takes {allowed:?} inputs, was given {}", ins.len()))
+    }
+}
+
+impl Op {
+    /// Name as used for kernel files: `snake_case` of the variant.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Op::Reshape => "reshape",
+            Op::ConcatChannels => "concat_channels",
+            Op::ConcatRows => "concat_rows",
+            Op::SliceRows { .. } => "slice_rows",
+            Op::PadRows { .. } => "pad_rows",
+            Op::SelectRow { .. } => "select_row",
+            Op::SelectSlab { .. } => "select_slab",
+            Op::PrependRow => "prepend_row",
+            Op::RepeatAdd => "repeat_add",
+            Op::Embed => "embed",
+            Op::Add => "add",
+            Op::Mul => "mul",
+            Op::Silu => "silu",
+            Op::AddVector => "add_vector",
+            Op::MulVector => "mul_vector",
+            Op::MulRows => "mul_rows",
+            Op::Modulate => "modulate",
+            Op::Combine { .. } => "combine",
+            Op::SelectByMask => "select_by_mask",
+            Op::Linear => "linear",
+            Op::RmsNorm { .. } => "rms_norm",
+            Op::Rope => "rope",
+            Op::Attention { .. } => "attention",
+            Op::TimeSinusoid { .. } => "time_sinusoid",
+            Op::Conv1d { .. } => "conv1d",
+            Op::ConvTranspose1d { .. } => "conv_transpose1d",
+            Op::Snake => "snake",
+            Op::FsqEncode { .. } => "fsq_encode",
+            Op::FsqDecode { .. } => "fsq_decode",
+            Op::Apg { .. } => "apg",
+            Op::Adg { .. } => "adg",
+            Op::ClampNorm { .. } => "clamp_norm",
+            Op::Dcw { .. } => "dcw",
+            Op::RmsNormModulate { .. } => "rms_norm_modulate",
+            Op::NormRope { .. } => "norm_rope",
+            Op::GatedAdd => "gated_add",
+            Op::SwiGlu => "swiglu",
+            Op::SnakeConv1d { .. } => "snake_conv1d",
+            Op::SnakeConvTranspose1d { .. } => "snake_conv_transpose1d",
+        }
+    }
+
+    /// Whether the output may use the memory of the first input.
+    pub fn may_overwrite(&self) -> bool {
+        matches!(
+            self,
+            Op::Add
+                | Op::Mul
+                | Op::Silu
+                | Op::AddVector
+                | Op::MulVector
+                | Op::MulRows
+                | Op::Modulate
+                | Op::Combine { .. }
+                | Op::RmsNorm { .. }
+                | Op::Rope
+                | Op::Snake
+                | Op::ClampNorm { .. }
+                | Op::NormRope { .. }
+                | Op::GatedAdd
+        )
+    }
+
+    /// Output shape and dtype for the given inputs, or what is wrong with them.
+    pub fn shape(&self, ins: &[Typed]) -> Result<(Vec<usize>, DType), String> {
+        if let Some((i, _)) = ins.iter().enumerate().find(|(_, x)| x.0.contains(&0)) {
+            return fail(format!("input {i} is empty: {:?}", ins[i].0));
+        }
+        self.check_dtypes(ins)?;
+        let shape = match self {
+            Op::Reshape => return fail("reshape is appended by Builder::reshape"),
+            Op::ConcatChannels
+            | Op::ConcatRows
+            | Op::SliceRows { .. }
+            | Op::PadRows { .. }
+            | Op::SelectRow { .. }
+            | Op::SelectSlab { .. }
+            | Op::PrependRow
+            | Op::RepeatAdd
+            | Op::Embed => self.shape_moving(ins)?,
+            Op::Linear
+            | Op::SwiGlu
+            | Op::RmsNorm { .. }
+            | Op::Rope
+            | Op::NormRope { .. }
+            | Op::Attention { .. }
+            | Op::TimeSinusoid { .. }
+            | Op::FsqEncode { .. }
+            | Op::FsqDecode { .. } => self.shape_network(ins)?,
+            Op::Conv1d { .. }
+            | Op::ConvTranspose1d { .. }
+            | Op::SnakeConv1d { .. }
+            | Op::SnakeConvTranspose1d { .. } => self.shape_conv(ins)?,
+            _ => self.shape_elementwise(ins)?,
+        };
+        let dtype = if matches!(self, Op::FsqEncode { .. }) { DType::I32 } else { DType::F32 };
+        Ok((shape, dtype))
+    }
+
+    /// Inputs that are matrices of weights, which may be of any float dtype.
+    pub fn weight_inputs(&self) -> &'static [usize] {
+        match self {
+            Op::Embed | Op::Linear | Op::Conv1d { .. } | Op::ConvTranspose1d { .. } => &[1],
+            Op::SwiGlu => &[1, 2],
+            Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. } => &[3],
+            _ => &[],
+        }
+    }
+
+    fn check_dtypes(&self, ins: &[Typed]) -> Result<(), String> {
+        for (i, (_, dtype)) in ins.iter().enumerate() {
+            let ids = matches!((self, i), (Op::Embed | Op::FsqDecode { .. }, 0))
+                || matches!((self, i), (Op::Attention { .. }, 3));
+            let ok = match dtype {
+                DType::I32 => ids,
+                DType::F32 => !ids,
+                DType::BF16 | DType::F16 => self.weight_inputs().contains(&i),
+            };
+            if !ok {
+                return fail(format!("input {i} may not be {dtype:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn shape_moving(&self, ins: &[Typed]) -> Result<Vec<usize>, String> {
+        match self {
+            Op::ConcatChannels => {
+                arity(ins, 1..=MAX_INS)?;
+                let lead = &ins[0].0[..ins[0].0.len() - 1];
+                for (i, x) in ins.iter().enumerate() {
+                    if &x.0[..x.0.len() - 1] != lead {
+                        return fail(format!("input {i} {:?} differs in its leading axes", x.0));
+                    }
+                }
+                Ok(with_last(ins[0].0, ins.iter().map(|x| last(x.0)).sum()))
+            }
+            Op::ConcatRows => {
+                arity(ins, 1..=MAX_INS)?;
+                for x in ins {
+                    rank(*x, 3, "input")?;
+                    if x.0[0] != ins[0].0[0] || x.0[2] != ins[0].0[2] {
+                        return fail(format!("{:?} does not fit beside {:?}", x.0, ins[0].0));
+                    }
+                }
+                Ok(vec![ins[0].0[0], ins.iter().map(|x| x.0[1]).sum(), ins[0].0[2]])
+            }
+            Op::SliceRows { start, len } => {
+                arity(ins, 1..=1)?;
+                rank(ins[0], 3, "x")?;
+                if *len == 0 || start + len > ins[0].0[1] {
+                    return fail(format!("rows {start}..{} of {:?}", start + len, ins[0].0));
+                }
+                Ok(vec![ins[0].0[0], *len, ins[0].0[2]])
+            }
+            Op::PadRows { rows } => {
+                arity(ins, 1..=1)?;
+                rank(ins[0], 3, "x")?;
+                Ok(vec![ins[0].0[0], ins[0].0[1] + rows, ins[0].0[2]])
+            }
+            Op::SelectRow { rows, .. } => {
+                arity(ins, 1..=1)?;
+                rank(ins[0], 2, "table")?;
+                Ok(vec![*rows, ins[0].0[1]])
+            }
+            Op::SelectSlab { .. } => {
+                arity(ins, 1..=1)?;
+                if ins[0].0.len() < 2 {
+                    return fail("x needs at least two axes");
+                }
+                Ok(ins[0].0[1..].to_vec())
+            }
+            Op::PrependRow => {
+                arity(ins, 2..=2)?;
+                rank(ins[0], 3, "x")?;
+                exact(ins[1], &[ins[0].0[2]], "token")?;
+                Ok(vec![ins[0].0[0], ins[0].0[1] + 1, ins[0].0[2]])
+            }
+            Op::RepeatAdd => {
+                arity(ins, 2..=2)?;
+                rank(ins[0], 2, "x")?;
+                rank(ins[1], 2, "pattern")?;
+                exact(ins[1], &[ins[1].0[0], ins[0].0[1]], "pattern")?;
+                Ok(vec![ins[0].0[0], ins[1].0[0], ins[0].0[1]])
+            }
+            _ => {
+                arity(ins, 2..=2)?;
+                rank(ins[1], 2, "table")?;
+                let mut out = ins[0].0.to_vec();
+                out.push(ins[1].0[1]);
+                Ok(out)
+            }
+        }
+    }
+
+    fn shape_network(&self, ins: &[Typed]) -> Result<Vec<usize>, String> {
+        match self {
+            Op::Linear | Op::SwiGlu => {
+                let glu = matches!(self, Op::SwiGlu);
+                arity(ins, if glu { 3..=3 } else { 2..=3 })?;
+                rank(ins[1], 2, "W")?;
+                let (n, k) = (ins[1].0[0], ins[1].0[1]);
+                if last(ins[0].0) != k {
+                    return fail(format!("x {:?} does not fit W {:?}", ins[0].0, ins[1].0));
+                }
+                match ins.get(2) {
+                    Some(w) if glu => exact(*w, &[n, k], "Wu")?,
+                    Some(b) => exact(*b, &[n], "b")?,
+                    None => {}
+                }
+                Ok(with_last(ins[0].0, n))
+            }
+            Op::RmsNorm { .. } => {
+                arity(ins, 2..=2)?;
+                exact(ins[1], &[last(ins[0].0)], "w")?;
+                Ok(ins[0].0.to_vec())
+            }
+            Op::Rope | Op::NormRope { .. } => {
+                let norm = matches!(self, Op::NormRope { .. });
+                arity(ins, if norm { 4..=4 } else { 3..=3 })?;
+                rank(ins[0], 4, "x")?;
+                let (t, d) = (ins[0].0[1], ins[0].0[3]);
+                if d % 2 != 0 {
+                    return fail(format!("head size {d} must be even"));
+                }
+                if norm {
+                    exact(ins[1], &[d], "w")?;
+                }
+                exact(ins[ins.len() - 2], &[t, d / 2], "cos")?;
+                exact(ins[ins.len() - 1], &[t, d / 2], "sin")?;
+                Ok(ins[0].0.to_vec())
+            }
+            Op::Attention { mask } => {
+                arity(ins, 3..=4)?;
+                for x in &ins[..3] {
+                    rank(*x, 4, "q, k, v")?;
+                }
+                let (q, k) = (ins[0].0, ins[1].0);
+                exact(ins[2], k, "v")?;
+                if q[0] != k[0] || q[3] != k[3] || q[2] % k[2] != 0 {
+                    return fail(format!("q {q:?} does not fit k {k:?}"));
+                }
+                match mask {
+                    Mask::Causal if k[1] < q[1] => {
+                        return fail("causal attention needs at least as many keys as queries");
+                    }
+                    Mask::Window(_) if k[1] != q[1] => {
+                        return fail("windowed attention needs as many keys as queries");
+                    }
+                    _ => {}
+                }
+                if let Some(l) = ins.get(3) {
+                    exact(*l, &[q[0]], "lengths")?;
+                }
+                Ok(q.to_vec())
+            }
+            Op::TimeSinusoid { dim } => {
+                arity(ins, 1..=1)?;
+                rank(ins[0], 1, "t")?;
+                if *dim == 0 || dim % 2 != 0 {
+                    return fail(format!("width {dim} must be even"));
+                }
+                Ok(vec![ins[0].0[0], *dim])
+            }
+            Op::FsqEncode { levels } => {
+                arity(ins, 1..=1)?;
+                rank(ins[0], 2, "x")?;
+                exact(ins[0], &[ins[0].0[0], levels.len()], "x")?;
+                Ok(vec![ins[0].0[0]])
+            }
+            Op::FsqDecode { levels } => {
+                arity(ins, 1..=1)?;
+                rank(ins[0], 1, "codes")?;
+                Ok(vec![ins[0].0[0], levels.len()])
+            }
+            _ => fail("not a network operation"),
+        }
+    }
+
+    fn shape_conv(&self, ins: &[Typed]) -> Result<Vec<usize>, String> {
+        let snake =
+            matches!(self, Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. }) as usize * 2;
+        arity(ins, 2 + snake..=3 + snake)?;
+        rank(ins[0], 3, "x")?;
+        let (b, t, c) = (ins[0].0[0], ins[0].0[1], ins[0].0[2]);
+        if snake > 0 {
+            exact(ins[1], &[c], "alpha")?;
+            exact(ins[2], &[c], "beta")?;
+        }
+        let w = ins[1 + snake];
+        rank(w, 3, "W")?;
+        let (cout, len) = match *self {
+            Op::Conv1d { dilation, stride, pad } => (w.0[0], conv_len(t, w.0[1], dilation, stride, pad)),
+            Op::SnakeConv1d { dilation, pad } => (w.0[0], conv_len(t, w.0[1], dilation, 1, pad)),
+            Op::ConvTranspose1d { stride, pad } | Op::SnakeConvTranspose1d { stride, pad } => {
+                (w.0[1], ((t - 1) * stride + w.0[0]).saturating_sub(2 * pad))
+            }
+            _ => return fail("not a convolution"),
+        };
+        if w.0[2] != c {
+            return fail(format!("x {:?} does not fit W {:?}", ins[0].0, w.0));
+        }
+        if let Some(bias) = ins.get(2 + snake) {
+            exact(*bias, &[cout], "bias")?;
+        }
+        if len == 0 {
+            return fail(format!("x {:?} is shorter than the kernel {:?}", ins[0].0, w.0));
+        }
+        Ok(vec![b, len, cout])
+    }
+
+    fn shape_elementwise(&self, ins: &[Typed]) -> Result<Vec<usize>, String> {
+        let x = *ins.first().ok_or("takes inputs")?;
+        let same = |i: usize| exact(ins[i], x.0, "every input");
+        let rows = |i: usize, name: &str| {
+            rank(x, 3, "x")?;
+            exact(ins[i], &[x.0[0], x.0[2]], name)
+        };
+        match self {
+            Op::Silu => arity(ins, 1..=1)?,
+            Op::Add | Op::Mul | Op::Combine { .. } => {
+                arity(ins, 2..=2)?;
+                same(1)?;
+            }
+            Op::AddVector | Op::MulVector => {
+                arity(ins, 2..=2)?;
+                exact(ins[1], &[last(x.0)], "v")?;
+            }
+            Op::MulRows => {
+                arity(ins, 2..=2)?;
+                rows(1, "v")?;
+            }
+            Op::Modulate => {
+                arity(ins, 3..=3)?;
+                rows(1, "scale")?;
+                rows(2, "shift")?;
+            }
+            Op::SelectByMask => {
+                arity(ins, 3..=3)?;
+                rank(ins[1], 3, "a")?;
+                exact(x, &ins[1].0[..2], "m")?;
+                exact(ins[2], ins[1].0, "b")?;
+                return Ok(ins[1].0.to_vec());
+            }
+            Op::Snake => {
+                arity(ins, 3..=3)?;
+                exact(ins[1], &[last(x.0)], "alpha")?;
+                exact(ins[2], &[last(x.0)], "beta")?;
+            }
+            Op::Apg { .. } => {
+                arity(ins, 3..=3)?;
+                rank(x, 3, "c")?;
+                same(1)?;
+                same(2)?;
+                return Ok(vec![2, x.0[0], x.0[1], x.0[2]]);
+            }
+            Op::Adg { .. } => {
+                arity(ins, 3..=3)?;
+                rank(x, 3, "x")?;
+                same(1)?;
+                same(2)?;
+            }
+            Op::ClampNorm { .. } => {
+                arity(ins, 2..=2)?;
+                rank(x, 3, "v")?;
+                same(1)?;
+            }
+            Op::Dcw { dcw, .. } => {
+                arity(ins, 2..=2)?;
+                rank(x, 3, "x")?;
+                same(1)?;
+                if dcw.filter.len() < 2 || dcw.filter.len() % 2 != 0 {
+                    return fail("the wavelet filter must have an even number of taps");
+                }
+            }
+            Op::RmsNormModulate { .. } => {
+                arity(ins, 4..=4)?;
+                exact(ins[1], &[last(x.0)], "w")?;
+                rows(2, "scale")?;
+                rows(3, "shift")?;
+            }
+            Op::GatedAdd => {
+                arity(ins, 3..=3)?;
+                same(1)?;
+                rows(2, "gate")?;
+            }
+            _ => return fail("not an element-wise operation"),
+        }
+        Ok(x.0.to_vec())
+    }
+}
+
+/// Output length of a convolution, 0 when the input is shorter than the kernel.
+fn conv_len(t: usize, k: usize, dilation: usize, stride: usize, pad: usize) -> usize {
+    let span = dilation * (k - 1) + 1;
+    let padded = t + 2 * pad;
+    if padded < span || stride == 0 { 0 } else { (padded - span) / stride + 1 }
+}

@@ -1,0 +1,163 @@
+//! What the engine is asked for and what it returns. Everything here is resolved: defaults that
+//! depend on the model are the resolver's business, not the engine's.
+
+use crate::program::Dcw;
+
+/// Musical facts for the caption prompt; `None` is written as `N/A`.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Metas {
+    /// Beats per minute.
+    pub bpm: Option<u32>,
+    /// For example `C Major`.
+    pub key_scale: Option<String>,
+    /// For example `4`.
+    pub time_signature: Option<String>,
+}
+
+/// How the state moves between time steps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Method {
+    /// Deterministic flow.
+    Ode,
+    /// Predict the clean sample, add fresh noise.
+    Sde,
+}
+
+/// Integrator of the deterministic flow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Solver {
+    /// One evaluation per step.
+    Euler,
+    /// Two evaluations per step but the last.
+    Heun,
+}
+
+/// How the conditional and unconditional predictions are combined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Guidance {
+    /// Adaptive projected guidance (upstream's default).
+    Apg,
+    /// Angle-based dynamic guidance.
+    Adg,
+}
+
+/// Parameters of the denoising loop.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sampling {
+    /// Number of steps; ignored when `timesteps` is given.
+    pub steps: usize,
+    /// Schedule shift.
+    pub shift: f64,
+    /// Custom schedule, descending.
+    pub timesteps: Option<Vec<f64>>,
+    /// ODE or SDE.
+    pub method: Method,
+    /// Euler or Heun (ODE only).
+    pub solver: Solver,
+    /// Guidance scale; at most 1 means no guidance. Ignored by turbo models.
+    pub guidance_scale: f32,
+    /// Kind of guidance.
+    pub guidance: Guidance,
+    /// Guidance is applied at times within this interval, ends included.
+    pub guidance_interval: (f32, f32),
+    /// Wavelet correction.
+    pub dcw: Option<Dcw>,
+    /// Largest ratio of the norms of velocity and state; 0 is off.
+    pub velocity_norm_threshold: f32,
+    /// Weight of the previous velocity; 0 is off.
+    pub velocity_ema_factor: f32,
+}
+
+/// What happens to the decoded audio.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Output {
+    /// Added to the latents after `latent_rescale`, before decoding.
+    pub latent_shift: f32,
+    /// Multiplies the latents before decoding.
+    pub latent_rescale: f32,
+    /// Peak level in dB after decoding; `None` leaves the level.
+    pub normalize_db: Option<f32>,
+    /// Seconds of linear fade-in.
+    pub fade_in_s: f64,
+    /// Seconds of linear fade-out.
+    pub fade_out_s: f64,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Output {
+            latent_shift: 0.0,
+            latent_rescale: 1.0,
+            normalize_db: Some(-1.0),
+            fade_in_s: 0.0,
+            fade_out_s: 0.0,
+        }
+    }
+}
+
+/// One job for the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SongRequest {
+    /// Directory name of the diffusion model under the checkpoints directory.
+    pub model: String,
+    /// Description of the music.
+    pub caption: String,
+    /// Lyrics; empty or `[Instrumental]` for none.
+    pub lyrics: String,
+    /// Language code of the lyrics.
+    pub language: String,
+    /// Instruction line of the caption prompt.
+    pub instruction: String,
+    /// Musical facts.
+    pub metas: Metas,
+    /// Length in seconds; `None` lets the engine take upstream's default of 120 s (the prompt
+    /// then says 30).
+    pub duration_s: Option<f64>,
+    /// One seed per item; its length is the batch size.
+    pub seeds: Vec<u64>,
+    /// Denoising.
+    pub sampling: Sampling,
+    /// After decoding.
+    pub output: Output,
+}
+
+/// One finished item.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SongItem {
+    /// Seed of its noise.
+    pub seed: u64,
+    /// Interleaved stereo at 48 kHz.
+    pub pcm: Vec<f32>,
+    /// Final latents, `(T, 64)` row-major, 25 frames per second.
+    pub latents: Vec<f32>,
+}
+
+/// Seconds spent per stage.
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
+pub struct StageTimes {
+    /// Loading and folding weights.
+    pub load_s: f64,
+    /// Tokens and text encoder.
+    pub text_s: f64,
+    /// Condition encoders and cross-attention keys and values.
+    pub condition_s: f64,
+    /// All denoising steps.
+    pub diffuse_s: f64,
+    /// Number of evaluations of the network.
+    pub evaluations: usize,
+    /// VAE.
+    pub decode_s: f64,
+}
+
+/// A finished job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Song {
+    /// Items in the order of the request's seeds.
+    pub items: Vec<SongItem>,
+    /// Samples per second and channel.
+    pub sample_rate: u32,
+    /// Frames of latents per item.
+    pub frames: usize,
+    /// Where the time went.
+    pub times: StageTimes,
+}

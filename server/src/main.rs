@@ -1,0 +1,2 @@
+//! acestep.
+fn main() {}
