@@ -1,3 +1,6 @@
 //! The CPU backend.
 
+mod level;
 pub mod pool;
+
+pub use level::Level;
