@@ -1,1 +1,6 @@
-//! Server.
+//! The ACE-Step HTTP API and the `acestep` command line.
+//!
+//! The library exists so that tests can start a server inside their own process; the binary is
+//! [`cli::main`].
+
+pub mod cli;
