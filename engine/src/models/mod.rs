@@ -1,1 +1,4 @@
 //! models.
+
+pub mod config;
+mod fields;
