@@ -119,6 +119,14 @@ impl Region {
         }
     }
 
+    /// The first `count` items of the first axis.
+    pub fn first(&self, count: usize) -> Region {
+        debug_assert!(count <= self.shape[0]);
+        let mut region = self.clone();
+        region.shape[0] = count;
+        region
+    }
+
     /// The same elements under another shape of equal size.
     pub fn reshaped(&self, shape: &[usize]) -> Region {
         debug_assert_eq!(shape.iter().product::<usize>(), self.len());

@@ -1,4 +1,9 @@
-//! models.
+//! Programs of each network, written once. Nothing here runs or allocates.
 
+pub mod audio_tokens;
+pub mod condition;
 pub mod config;
-mod fields;
+pub mod dit;
+pub mod layer;
+pub mod text_encoder;
+pub mod vae;

@@ -1,1 +1,5 @@
-//! sample.
+//! Schedules, noise, guidance, solvers: everything between a condition and final latents.
+
+pub mod denoise;
+pub mod repaint;
+pub mod update;

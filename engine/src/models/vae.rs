@@ -1,0 +1,115 @@
+//! The audio autoencoder (Oobleck): latents at 25 Hz to stereo PCM at 48 kHz.
+
+use super::config::VaeConfig;
+use crate::error::Result;
+use crate::program::{Builder, Math, Op, Program, Val, WeightDecl, WeightForm};
+
+/// Latents a decoder tile must see on each side of its core so that the core equals the untiled
+/// result: the structure's receptive field, 16003 samples back and 17922 ahead of a frame's
+/// first sample, in frames of 1920.
+pub const DECODE_OVERLAP: usize = 9;
+
+/// Dilations of the three residual units of a block.
+const DILATIONS: [usize; 3] = [1, 3, 9];
+
+/// Input `latents` `(1, T, C)`, output `audio` `(1, hop T, channels)`; not limited in level.
+pub fn vae_decoder(c: &VaeConfig, math: Math, frames: usize) -> Result<Program> {
+    let mut b = Builder::new("vae_decoder", math);
+    let multiples: Vec<usize> =
+        std::iter::once(1).chain(c.channel_multiples.iter().copied()).collect();
+    let width = |i: usize| c.decoder_channels * multiples[i];
+    let blocks = c.downsampling_ratios.len();
+    let x = b.input("latents", &[1, frames, c.decoder_input_channels]);
+    let mut x = conv(&mut b, "decoder.conv1", x, Conv::plain(width(blocks), 7));
+    b.tap("dec.conv1", x);
+    for i in 0..blocks {
+        let stride = c.downsampling_ratios[blocks - 1 - i];
+        x = block(&mut b, &format!("decoder.block.{i}"), x, width(blocks - 1 - i), stride, i);
+    }
+    let last = Conv { bias: false, snake: Some("decoder.snake1"), ..Conv::plain(c.audio_channels, 7) };
+    let x = conv(&mut b, "decoder.conv2", x, last);
+    b.output("audio", x);
+    b.finish()
+}
+
+/// Up-sampling by `stride` and three residual units. x `(1, T, Cin)`, out `(1, stride T, out)`.
+fn block(b: &mut Builder, name: &str, x: Val, out: usize, stride: usize, index: usize) -> Val {
+    let cin = b.shape(x).last().copied().unwrap_or(0);
+    let (alpha, beta) = snake_weights(b, &format!("{name}.snake1"), cin);
+    let w = b.weight_decl(WeightDecl {
+        name: format!("{name}.conv_t1"),
+        stored: vec![cin, out, 2 * stride],
+        shape: vec![2 * stride, out, cin],
+        form: WeightForm::WeightNorm([2, 1, 0]),
+        widen: false,
+    });
+    let bias = b.vector(format!("{name}.conv_t1.bias"), &[out], &[out]);
+    let op = Op::SnakeConvTranspose1d { stride, pad: stride.div_ceil(2) };
+    let mut x = b.op(op, &[x, alpha, beta, w, bias]);
+    b.tap(format!("dec.block{index}.conv_t1"), x);
+    for (j, dilation) in DILATIONS.into_iter().enumerate() {
+        x = res_unit(b, &format!("{name}.res_unit{}", j + 1), x, dilation);
+        b.tap(format!("dec.block{index}.res_unit{}", j + 1), x);
+    }
+    b.tap(format!("dec.block{index}"), x)
+}
+
+/// `x + conv2(snake2(conv1(snake1(x))))`, kernels 7 and 1.
+fn res_unit(b: &mut Builder, name: &str, x: Val, dilation: usize) -> Val {
+    let c = b.shape(x).last().copied().unwrap_or(0);
+    let (snake1, snake2) = (format!("{name}.snake1"), format!("{name}.snake2"));
+    let first = Conv { dilation, snake: Some(&snake1), ..Conv::plain(c, 7) };
+    let h = conv(b, &format!("{name}.conv1"), x, first);
+    let second = Conv { snake: Some(&snake2), ..Conv::plain(c, 1) };
+    let h = conv(b, &format!("{name}.conv2"), h, second);
+    b.add(x, h)
+}
+
+/// A convolution of stride 1 that keeps the length.
+struct Conv<'a> {
+    out: usize,
+    kernel: usize,
+    dilation: usize,
+    bias: bool,
+    /// Name of the activation in front.
+    snake: Option<&'a str>,
+}
+
+impl Conv<'_> {
+    fn plain(out: usize, kernel: usize) -> Self {
+        Conv { out, kernel, dilation: 1, bias: true, snake: None }
+    }
+}
+
+fn conv(b: &mut Builder, name: &str, x: Val, conv: Conv) -> Val {
+    let cin = b.shape(x).last().copied().unwrap_or(0);
+    let mut ins = vec![x];
+    if let Some(snake) = conv.snake {
+        let (alpha, beta) = snake_weights(b, snake, cin);
+        ins.extend([alpha, beta]);
+    }
+    ins.push(b.weight_decl(WeightDecl {
+        name: name.into(),
+        stored: vec![conv.out, cin, conv.kernel],
+        shape: vec![conv.out, conv.kernel, cin],
+        form: WeightForm::WeightNorm([0, 2, 1]),
+        widen: false,
+    }));
+    if conv.bias {
+        ins.push(b.vector(format!("{name}.bias"), &[conv.out], &[conv.out]));
+    }
+    let (dilation, pad) = (conv.dilation, conv.dilation * (conv.kernel - 1) / 2);
+    let op = match conv.snake {
+        Some(_) => Op::SnakeConv1d { dilation, pad },
+        None => Op::Conv1d { dilation, stride: 1, pad },
+    };
+    b.op(op, &ins)
+}
+
+fn snake_weights(b: &mut Builder, name: &str, c: usize) -> (Val, Val) {
+    let shape = [1, c, 1];
+    (
+        b.vector(format!("{name}.alpha"), &shape, &[c]),
+        b.vector(format!("{name}.beta"), &shape, &[c]),
+    )
+}
