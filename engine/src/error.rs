@@ -43,7 +43,11 @@ impl fmt::Display for Error {
             | Error::Corrupt(s)
             | Error::Device(s)
             | Error::Output(s) => f.write_str(s),
-            Error::TooBig { needs, have, suggestion } => write!(
+            Error::TooBig {
+                needs,
+                have,
+                suggestion,
+            } => write!(
                 f,
                 "will not fit: needs {}, have {}; {suggestion}",
                 human_bytes(*needs),
@@ -66,5 +70,9 @@ pub fn human_bytes(bytes: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{bytes} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{bytes} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }

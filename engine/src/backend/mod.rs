@@ -83,7 +83,10 @@ pub struct NoWeights;
 
 impl Weights for NoWeights {
     fn region(&self, _: &dyn Backend, decl: &WeightDecl, _: Math) -> Result<Region> {
-        Err(Error::Bug(format!("no weights were given, {} is wanted", decl.name)))
+        Err(Error::Bug(format!(
+            "no weights were given, {} is wanted",
+            decl.name
+        )))
     }
 }
 
@@ -140,7 +143,10 @@ fn bind(
         let region = match &info.kind {
             ValKind::Input(name) => {
                 let (_, region) = inputs.iter().find(|(n, _)| n == name).ok_or_else(|| {
-                    Error::Bug(format!("program {}: input {name} is not bound", program.name))
+                    Error::Bug(format!(
+                        "program {}: input {name} is not bound",
+                        program.name
+                    ))
                 })?;
                 Some((*region).clone())
             }
@@ -159,7 +165,10 @@ fn bind(
     let mut copies = Vec::new();
     for (name, v) in &program.outs {
         let (_, region) = outputs.iter().find(|(n, _)| n == name).ok_or_else(|| {
-            Error::Bug(format!("program {}: output {name} is not bound", program.name))
+            Error::Bug(format!(
+                "program {}: output {name} is not bound",
+                program.name
+            ))
         })?;
         check(&program, v.index(), region)?;
         let root = program.root(*v);
@@ -171,7 +180,11 @@ fn bind(
             copies.push((root, (*region).clone()));
         }
     }
-    Ok(Bound { program, regions, copies })
+    Ok(Bound {
+        program,
+        regions,
+        copies,
+    })
 }
 
 fn check(program: &Program, index: usize, region: &Region) -> Result<()> {

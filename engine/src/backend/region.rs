@@ -58,7 +58,12 @@ impl Region {
     /// Zeroed memory for values of this shape.
     pub fn zeros(backend: &dyn Backend, shape: &[usize], dtype: DType) -> Result<Self> {
         let bytes = shape.iter().product::<usize>() * dtype.bytes();
-        Ok(Region { buffer: backend.alloc(bytes)?, offset: 0, shape: shape.to_vec(), dtype })
+        Ok(Region {
+            buffer: backend.alloc(bytes)?,
+            offset: 0,
+            shape: shape.to_vec(),
+            dtype,
+        })
     }
 
     /// Memory filled with `data`.
@@ -77,10 +82,19 @@ impl Region {
 
     /// A whole buffer seen as values of this shape.
     pub fn whole(buffer: Buffer, shape: &[usize], dtype: DType) -> Self {
-        Region { buffer, offset: 0, shape: shape.to_vec(), dtype }
+        Region {
+            buffer,
+            offset: 0,
+            shape: shape.to_vec(),
+            dtype,
+        }
     }
 
-    pub(super) fn constant(backend: &dyn Backend, shape: &[usize], data: &ConstData) -> Result<Self> {
+    pub(super) fn constant(
+        backend: &dyn Backend,
+        shape: &[usize],
+        data: &ConstData,
+    ) -> Result<Self> {
         match data {
             ConstData::F32(d) => Region::from_f32(backend, shape, d),
             ConstData::I32(d) => Region::from_i32(backend, shape, d),
@@ -96,14 +110,22 @@ impl Region {
     /// All elements.
     pub fn read_f32(&self, backend: &dyn Backend) -> Result<Vec<f32>> {
         let mut out = vec![0f32; self.len()];
-        backend.read(&self.buffer, self.offset, bytemuck::cast_slice_mut(&mut out))?;
+        backend.read(
+            &self.buffer,
+            self.offset,
+            bytemuck::cast_slice_mut(&mut out),
+        )?;
         Ok(out)
     }
 
     /// All elements.
     pub fn read_i32(&self, backend: &dyn Backend) -> Result<Vec<i32>> {
         let mut out = vec![0i32; self.len()];
-        backend.read(&self.buffer, self.offset, bytemuck::cast_slice_mut(&mut out))?;
+        backend.read(
+            &self.buffer,
+            self.offset,
+            bytemuck::cast_slice_mut(&mut out),
+        )?;
         Ok(out)
     }
 
@@ -130,7 +152,10 @@ impl Region {
     /// The same elements under another shape of equal size.
     pub fn reshaped(&self, shape: &[usize]) -> Region {
         debug_assert_eq!(shape.iter().product::<usize>(), self.len());
-        Region { shape: shape.to_vec(), ..self.clone() }
+        Region {
+            shape: shape.to_vec(),
+            ..self.clone()
+        }
     }
 
     /// The buffer it lies in.

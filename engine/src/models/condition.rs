@@ -52,7 +52,12 @@ pub fn lyric_encoder(c: &DitConfig, math: Math, batch: usize, t: usize) -> Resul
     let mut b = Builder::new("lyric_encoder", math);
     let x = b.input("inputs_embeds", &[batch, t, c.text_hidden_dim]);
     let prefix = "encoder.lyric_encoder";
-    let x = linear_bias(&mut b, &format!("{prefix}.embed_tokens"), x, c.encoder_hidden_size);
+    let x = linear_bias(
+        &mut b,
+        &format!("{prefix}.embed_tokens"),
+        x,
+        c.encoder_hidden_size,
+    );
     b.tap("embed", x);
     let x = encoder_layers(&mut b, c, prefix, "", x, c.num_lyric_encoder_hidden_layers);
     b.output("out", x);

@@ -107,7 +107,11 @@ pub struct VelocityShape {
 impl VelocityShape {
     /// Items that pass through the layers.
     pub fn items(&self) -> usize {
-        if self.guided { 2 * self.batch } else { self.batch }
+        if self.guided {
+            2 * self.batch
+        } else {
+            self.batch
+        }
     }
 }
 
@@ -131,7 +135,12 @@ pub fn velocity(c: &DitConfig, math: Math, shape: VelocityShape) -> Result<Progr
     let lengths = b.input_i32("lengths", &[items]);
     let rope = Rope::new(&mut b, tokens, c.head_dim, c.rope_theta);
     for i in 0..c.num_hidden_layers {
-        let kv_shape = [items, shape.condition_rows, c.num_key_value_heads, c.head_dim];
+        let kv_shape = [
+            items,
+            shape.condition_rows,
+            c.num_key_value_heads,
+            c.head_dim,
+        ];
         let (k_name, v_name) = kv_names(i);
         let cross = Cross {
             k: b.input(k_name, &kv_shape),
@@ -141,17 +150,32 @@ pub fn velocity(c: &DitConfig, math: Math, shape: VelocityShape) -> Result<Progr
         x = layer(&mut b, c, i, x, proj, rope, cross);
     }
     let y = head(&mut b, c, x, temb);
-    let y = b.reshape(y, &[items, tokens * c.patch_size, c.audio_acoustic_hidden_dim]);
+    let y = b.reshape(
+        y,
+        &[items, tokens * c.patch_size, c.audio_acoustic_hidden_dim],
+    );
     let y = if tokens * c.patch_size == frames {
         y
     } else {
-        b.op(Op::SliceRows { start: 0, len: frames }, &[y])
+        b.op(
+            Op::SliceRows {
+                start: 0,
+                len: frames,
+            },
+            &[y],
+        )
     };
     if shape.guided {
         let width = c.audio_acoustic_hidden_dim;
         let flat = b.reshape(y, &[1, items * frames, width]);
         for (name, start) in [("velocity", 0), ("velocity_uncond", batch * frames)] {
-            let half = b.op(Op::SliceRows { start, len: batch * frames }, &[flat]);
+            let half = b.op(
+                Op::SliceRows {
+                    start,
+                    len: batch * frames,
+                },
+                &[flat],
+            );
             let half = b.reshape(half, &[batch, frames, width]);
             b.output(name, half);
         }
@@ -197,9 +221,15 @@ fn twice(b: &mut Builder, x: Val) -> Val {
 fn time_rows(b: &mut Builder, c: &DitConfig, shape: &VelocityShape, items: usize) -> (Val, Val) {
     let h = c.hidden_size;
     match shape.time {
-        TimeFrom::Items => (b.input("temb", &[items, h]), b.input("proj", &[items, 6 * h])),
+        TimeFrom::Items => (
+            b.input("temb", &[items, h]),
+            b.input("proj", &[items, 6 * h]),
+        ),
         TimeFrom::Table(rows) => {
-            let select = Op::SelectRow { index: TIME_ROW, rows: items };
+            let select = Op::SelectRow {
+                index: TIME_ROW,
+                rows: items,
+            };
             let temb = b.input("temb", &[rows, h]);
             let proj = b.input("proj", &[rows, 6 * h]);
             (b.op(select.clone(), &[temb]), b.op(select, &[proj]))
@@ -233,8 +263,12 @@ fn layer(
     rope: Rope,
     cross: Cross,
 ) -> Val {
-    let (name, tap, h, eps) =
-        (format!("decoder.layers.{i}"), format!("block{i}"), c.hidden_size, c.rms_norm_eps);
+    let (name, tap, h, eps) = (
+        format!("decoder.layers.{i}"),
+        format!("block{i}"),
+        c.hidden_size,
+        c.rms_norm_eps,
+    );
     let items = b.shape(x)[0];
     let table = b.vector(format!("{name}.scale_shift_table"), &[1, 6, h], &[6 * h]);
     let m = b.op(Op::AddVector, &[proj, table]);
@@ -245,8 +279,10 @@ fn layer(
     let w = b.vector(format!("{name}.self_attn_norm.weight"), &[h], &[h]);
     let n = b.op(Op::RmsNormModulate { eps }, &[x, w, scale, shift]);
     b.tap(format!("{tap}.self_attn_in"), n);
-    let taps =
-        SelfAttentionTaps { value: format!("{tap}.self_v"), context: format!("{tap}.self_ctx") };
+    let taps = SelfAttentionTaps {
+        value: format!("{tap}.self_v"),
+        context: format!("{tap}.self_ctx"),
+    };
     let attn = format!("{name}.self_attn");
     let a = self_attention(b, &attn, &taps, n, &dims(c), layer_mask(c, i), rope);
     b.tap(format!("{tap}.self_attn_out"), a);
@@ -292,7 +328,12 @@ fn head(b: &mut Builder, c: &DitConfig, x: Val, temb: Val) -> Val {
         b.op(Op::AddVector, &[temb, own])
     });
     let w = b.vector("decoder.norm_out.weight", &[h], &[h]);
-    let n = b.op(Op::RmsNormModulate { eps: c.rms_norm_eps }, &[x, w, scale, shift]);
+    let n = b.op(
+        Op::RmsNormModulate {
+            eps: c.rms_norm_eps,
+        },
+        &[x, w, scale, shift],
+    );
     b.tap("head_in", n);
     let w = b.weight_decl(WeightDecl {
         name: "decoder.proj_out.1.weight".into(),

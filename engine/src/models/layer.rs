@@ -34,8 +34,9 @@ pub struct Rope {
 /// Angles are f32 products, as in the reference.
 pub fn rope_tables(t: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f32>) {
     let half = head_dim / 2;
-    let frequencies: Vec<f32> =
-        (0..half).map(|k| theta.powf(-2.0 * k as f64 / head_dim as f64) as f32).collect();
+    let frequencies: Vec<f32> = (0..half)
+        .map(|k| theta.powf(-2.0 * k as f64 / head_dim as f64) as f32)
+        .collect();
     let angles = (0..t).flat_map(|p| frequencies.iter().map(move |f| p as f32 * f));
     let angles: Vec<f64> = angles.map(f64::from).collect();
     (
@@ -49,7 +50,10 @@ impl Rope {
     pub fn new(b: &mut Builder, t: usize, head_dim: usize, theta: f64) -> Self {
         let (cos, sin) = rope_tables(t, head_dim, theta);
         let shape = [t, head_dim / 2];
-        Rope { cos: b.constant(&shape, cos), sin: b.constant(&shape, sin) }
+        Rope {
+            cos: b.constant(&shape, cos),
+            sin: b.constant(&shape, sin),
+        }
     }
 }
 
@@ -148,10 +152,23 @@ pub fn layer(
         value: format!("{tap}.v_proj_out"),
         context: format!("{tap}.self_ctx"),
     };
-    let h = self_attention(b, &format!("{prefix}.self_attn"), &taps, n, dims, mask, rope);
+    let h = self_attention(
+        b,
+        &format!("{prefix}.self_attn"),
+        &taps,
+        n,
+        dims,
+        mask,
+        rope,
+    );
     b.tap(format!("{tap}.self_attn_out"), h);
     let x = b.add(x, h);
-    let n = norm(b, &format!("{prefix}.post_attention_layernorm"), x, dims.eps);
+    let n = norm(
+        b,
+        &format!("{prefix}.post_attention_layernorm"),
+        x,
+        dims.eps,
+    );
     let h = mlp(b, &format!("{prefix}.mlp"), n, dims);
     b.tap(format!("{tap}.mlp_out"), h);
     let x = b.add(x, h);

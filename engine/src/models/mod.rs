@@ -4,6 +4,7 @@ pub mod audio_tokens;
 pub mod condition;
 pub mod config;
 pub mod dit;
+mod fields;
 pub mod layer;
 pub mod text_encoder;
 pub mod vae;

@@ -15,8 +15,9 @@ const DILATIONS: [usize; 3] = [1, 3, 9];
 /// Input `latents` `(1, T, C)`, output `audio` `(1, hop T, channels)`; not limited in level.
 pub fn vae_decoder(c: &VaeConfig, math: Math, frames: usize) -> Result<Program> {
     let mut b = Builder::new("vae_decoder", math);
-    let multiples: Vec<usize> =
-        std::iter::once(1).chain(c.channel_multiples.iter().copied()).collect();
+    let multiples: Vec<usize> = std::iter::once(1)
+        .chain(c.channel_multiples.iter().copied())
+        .collect();
     let width = |i: usize| c.decoder_channels * multiples[i];
     let blocks = c.downsampling_ratios.len();
     let x = b.input("latents", &[1, frames, c.decoder_input_channels]);
@@ -24,9 +25,20 @@ pub fn vae_decoder(c: &VaeConfig, math: Math, frames: usize) -> Result<Program> 
     b.tap("dec.conv1", x);
     for i in 0..blocks {
         let stride = c.downsampling_ratios[blocks - 1 - i];
-        x = block(&mut b, &format!("decoder.block.{i}"), x, width(blocks - 1 - i), stride, i);
+        x = block(
+            &mut b,
+            &format!("decoder.block.{i}"),
+            x,
+            width(blocks - 1 - i),
+            stride,
+            i,
+        );
     }
-    let last = Conv { bias: false, snake: Some("decoder.snake1"), ..Conv::plain(c.audio_channels, 7) };
+    let last = Conv {
+        bias: false,
+        snake: Some("decoder.snake1"),
+        ..Conv::plain(c.audio_channels, 7)
+    };
     let x = conv(&mut b, "decoder.conv2", x, last);
     b.output("audio", x);
     b.finish()
@@ -44,7 +56,10 @@ fn block(b: &mut Builder, name: &str, x: Val, out: usize, stride: usize, index: 
         widen: false,
     });
     let bias = b.vector(format!("{name}.conv_t1.bias"), &[out], &[out]);
-    let op = Op::SnakeConvTranspose1d { stride, pad: stride.div_ceil(2) };
+    let op = Op::SnakeConvTranspose1d {
+        stride,
+        pad: stride.div_ceil(2),
+    };
     let mut x = b.op(op, &[x, alpha, beta, w, bias]);
     b.tap(format!("dec.block{index}.conv_t1"), x);
     for (j, dilation) in DILATIONS.into_iter().enumerate() {
@@ -58,9 +73,16 @@ fn block(b: &mut Builder, name: &str, x: Val, out: usize, stride: usize, index: 
 fn res_unit(b: &mut Builder, name: &str, x: Val, dilation: usize) -> Val {
     let c = b.shape(x).last().copied().unwrap_or(0);
     let (snake1, snake2) = (format!("{name}.snake1"), format!("{name}.snake2"));
-    let first = Conv { dilation, snake: Some(&snake1), ..Conv::plain(c, 7) };
+    let first = Conv {
+        dilation,
+        snake: Some(&snake1),
+        ..Conv::plain(c, 7)
+    };
     let h = conv(b, &format!("{name}.conv1"), x, first);
-    let second = Conv { snake: Some(&snake2), ..Conv::plain(c, 1) };
+    let second = Conv {
+        snake: Some(&snake2),
+        ..Conv::plain(c, 1)
+    };
     let h = conv(b, &format!("{name}.conv2"), h, second);
     b.add(x, h)
 }
@@ -77,7 +99,13 @@ struct Conv<'a> {
 
 impl Conv<'_> {
     fn plain(out: usize, kernel: usize) -> Self {
-        Conv { out, kernel, dilation: 1, bias: true, snake: None }
+        Conv {
+            out,
+            kernel,
+            dilation: 1,
+            bias: true,
+            snake: None,
+        }
     }
 }
 
@@ -101,7 +129,11 @@ fn conv(b: &mut Builder, name: &str, x: Val, conv: Conv) -> Val {
     let (dilation, pad) = (conv.dilation, conv.dilation * (conv.kernel - 1) / 2);
     let op = match conv.snake {
         Some(_) => Op::SnakeConv1d { dilation, pad },
-        None => Op::Conv1d { dilation, stride: 1, pad },
+        None => Op::Conv1d {
+            dilation,
+            stride: 1,
+            pad,
+        },
     };
     b.op(op, &ins)
 }

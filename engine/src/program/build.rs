@@ -202,15 +202,19 @@ impl Builder {
     /// The program, or the first fault with the step it happened in.
     pub fn finish(self) -> Result<Program> {
         match self.fault {
-            None if self.program.outs.is_empty() => {
-                Err(Error::Bug(format!("program {} has no output", self.program.name)))
-            }
+            None if self.program.outs.is_empty() => Err(Error::Bug(format!(
+                "program {} has no output",
+                self.program.name
+            ))),
             None => Ok(self.program),
             Some(fault) => {
                 let text = self.program.to_string();
                 let tail: Vec<&str> = text.lines().rev().take(8).collect();
                 let tail: Vec<&str> = tail.into_iter().rev().collect();
-                Err(Error::Bug(format!("{fault}\nlast steps:\n{}", tail.join("\n"))))
+                Err(Error::Bug(format!(
+                    "{fault}\nlast steps:\n{}",
+                    tail.join("\n")
+                )))
             }
         }
     }
@@ -249,25 +253,41 @@ impl Builder {
     /// An f32 constant.
     pub fn constant(&mut self, shape: &[usize], data: Vec<f32>) -> Val {
         if data.len() != shape.iter().product::<usize>() {
-            self.blame(format!("constant of {} elements is not {shape:?}", data.len()));
+            self.blame(format!(
+                "constant of {} elements is not {shape:?}",
+                data.len()
+            ));
         }
-        self.push(shape.to_vec(), DType::F32, ValKind::Const(ConstData::F32(data.into())))
+        self.push(
+            shape.to_vec(),
+            DType::F32,
+            ValKind::Const(ConstData::F32(data.into())),
+        )
     }
 
     /// An i32 constant.
     pub fn constant_i32(&mut self, shape: &[usize], data: Vec<i32>) -> Val {
         if data.len() != shape.iter().product::<usize>() {
-            self.blame(format!("constant of {} elements is not {shape:?}", data.len()));
+            self.blame(format!(
+                "constant of {} elements is not {shape:?}",
+                data.len()
+            ));
         }
-        self.push(shape.to_vec(), DType::I32, ValKind::Const(ConstData::I32(data.into())))
+        self.push(
+            shape.to_vec(),
+            DType::I32,
+            ValKind::Const(ConstData::I32(data.into())),
+        )
     }
 
     /// A weight by declaration. The same declaration gives the same value.
     pub fn weight_decl(&mut self, decl: WeightDecl) -> Val {
-        if decl.stored.iter().product::<usize>() * match decl.form {
-            WeightForm::Tiled(n) => n,
-            _ => 1,
-        } != decl.shape.iter().product::<usize>()
+        if decl.stored.iter().product::<usize>()
+            * match decl.form {
+                WeightForm::Tiled(n) => n,
+                _ => 1,
+            }
+            != decl.shape.iter().product::<usize>()
         {
             self.blame(format!(
                 "weight {} stored as {:?} cannot be seen as {:?}",
@@ -321,11 +341,19 @@ impl Builder {
         match op.shape(&typed) {
             Ok((shape, dtype)) => {
                 let out = self.push(shape, dtype, ValKind::Temp);
-                self.program.steps.push(Step { op, ins: ins.to_vec(), out });
+                self.program.steps.push(Step {
+                    op,
+                    ins: ins.to_vec(),
+                    out,
+                });
                 out
             }
             Err(fault) => {
-                self.blame(format!("step {} {}: {fault}", self.program.steps.len(), op.name()));
+                self.blame(format!(
+                    "step {} {}: {fault}",
+                    self.program.steps.len(),
+                    op.name()
+                ));
                 self.push(vec![1], DType::F32, ValKind::Temp)
             }
         }

@@ -28,7 +28,14 @@ pub fn define(b: &mut Builder, op: &Op, ins: &[Val]) -> Option<Val> {
         Op::SnakeConv1d { dilation, pad } => {
             let x = b.op(Op::Snake, &ins[..3]);
             let rest: Vec<Val> = std::iter::once(x).chain(ins[3..].iter().copied()).collect();
-            b.op(Op::Conv1d { dilation, stride: 1, pad }, &rest)
+            b.op(
+                Op::Conv1d {
+                    dilation,
+                    stride: 1,
+                    pad,
+                },
+                &rest,
+            )
         }
         Op::SnakeConvTranspose1d { stride, pad } => {
             let x = b.op(Op::Snake, &ins[..3]);

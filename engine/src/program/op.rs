@@ -331,11 +331,19 @@ fn with_last(shape: &[usize], n: usize) -> Vec<usize> {
 }
 
 fn rank(x: Typed, r: usize, name: &str) -> Result<(), String> {
-    if x.0.len() == r { Ok(()) } else { fail(format!("{name} must have {r} axes, has {:?}", x.0)) }
+    if x.0.len() == r {
+        Ok(())
+    } else {
+        fail(format!("{name} must have {r} axes, has {:?}", x.0))
+    }
 }
 
 fn exact(x: Typed, want: &[usize], name: &str) -> Result<(), String> {
-    if x.0 == want { Ok(()) } else { fail(format!("{name} must be {want:?}, is {:?}", x.0)) }
+    if x.0 == want {
+        Ok(())
+    } else {
+        fail(format!("{name} must be {want:?}, is {:?}", x.0))
+    }
 }
 
 fn arity(ins: &[Typed], allowed: std::ops::RangeInclusive<usize>) -> Result<(), String> {
@@ -445,7 +453,11 @@ impl Op {
             | Op::SnakeConvTranspose1d { .. } => self.shape_conv(ins)?,
             _ => self.shape_elementwise(ins)?,
         };
-        let dtype = if matches!(self, Op::FsqEncode { .. }) { DType::I32 } else { DType::F32 };
+        let dtype = if matches!(self, Op::FsqEncode { .. }) {
+            DType::I32
+        } else {
+            DType::F32
+        };
         Ok((shape, dtype))
     }
 
@@ -495,7 +507,11 @@ impl Op {
                         return fail(format!("{:?} does not fit beside {:?}", x.0, ins[0].0));
                     }
                 }
-                Ok(vec![ins[0].0[0], ins.iter().map(|x| x.0[1]).sum(), ins[0].0[2]])
+                Ok(vec![
+                    ins[0].0[0],
+                    ins.iter().map(|x| x.0[1]).sum(),
+                    ins[0].0[2],
+                ])
             }
             Op::SliceRows { start, len } => {
                 arity(ins, 1..=1)?;
@@ -630,8 +646,11 @@ impl Op {
     }
 
     fn shape_conv(&self, ins: &[Typed]) -> Result<Vec<usize>, String> {
-        let snake =
-            matches!(self, Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. }) as usize * 2;
+        let snake = matches!(
+            self,
+            Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. }
+        ) as usize
+            * 2;
         arity(ins, 2 + snake..=3 + snake)?;
         rank(ins[0], 3, "x")?;
         let (b, t, c) = (ins[0].0[0], ins[0].0[1], ins[0].0[2]);
@@ -642,7 +661,11 @@ impl Op {
         let w = ins[1 + snake];
         rank(w, 3, "W")?;
         let (cout, len) = match *self {
-            Op::Conv1d { dilation, stride, pad } => (w.0[0], conv_len(t, w.0[1], dilation, stride, pad)),
+            Op::Conv1d {
+                dilation,
+                stride,
+                pad,
+            } => (w.0[0], conv_len(t, w.0[1], dilation, stride, pad)),
             Op::SnakeConv1d { dilation, pad } => (w.0[0], conv_len(t, w.0[1], dilation, 1, pad)),
             Op::ConvTranspose1d { stride, pad } | Op::SnakeConvTranspose1d { stride, pad } => {
                 (w.0[1], ((t - 1) * stride + w.0[0]).saturating_sub(2 * pad))
@@ -656,7 +679,10 @@ impl Op {
             exact(*bias, &[cout], "bias")?;
         }
         if len == 0 {
-            return fail(format!("x {:?} is shorter than the kernel {:?}", ins[0].0, w.0));
+            return fail(format!(
+                "x {:?} is shorter than the kernel {:?}",
+                ins[0].0, w.0
+            ));
         }
         Ok(vec![b, len, cout])
     }
@@ -746,5 +772,9 @@ impl Op {
 fn conv_len(t: usize, k: usize, dilation: usize, stride: usize, pad: usize) -> usize {
     let span = dilation * (k - 1) + 1;
     let padded = t + 2 * pad;
-    if padded < span || stride == 0 { 0 } else { (padded - span) / stride + 1 }
+    if padded < span || stride == 0 {
+        0
+    } else {
+        (padded - span) / stride + 1
+    }
 }

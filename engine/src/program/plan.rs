@@ -30,11 +30,17 @@ pub fn plan(
 ) -> Plan {
     let n = program.vals.len();
     let last = last_uses(program);
-    let in_arena =
-        |v: Val| matches!(program.vals[v.index()].kind, ValKind::Temp) && !external(v);
-    let mut plan =
-        Plan { offsets: vec![None; n], scratch: Vec::with_capacity(program.steps.len()), arena_bytes: 0 };
-    let mut gaps = Gaps { taken: Vec::new(), top: 0, align };
+    let in_arena = |v: Val| matches!(program.vals[v.index()].kind, ValKind::Temp) && !external(v);
+    let mut plan = Plan {
+        offsets: vec![None; n],
+        scratch: Vec::with_capacity(program.steps.len()),
+        arena_bytes: 0,
+    };
+    let mut gaps = Gaps {
+        taken: Vec::new(),
+        top: 0,
+        align,
+    };
     for (i, step) in program.steps.iter().enumerate() {
         let size = program.vals[step.out.index()].bytes();
         if in_arena(step.out) {
@@ -69,8 +75,11 @@ pub fn plan(
         ended.sort();
         ended.dedup();
         for v in ended {
-            let overwritten = v != step.out && plan.offsets[v.index()] == plan.offsets[step.out.index()];
-            if in_arena(v) && last[v.index()] == i && !overwritten
+            let overwritten =
+                v != step.out && plan.offsets[v.index()] == plan.offsets[step.out.index()];
+            if in_arena(v)
+                && last[v.index()] == i
+                && !overwritten
                 && let Some(at) = plan.offsets[v.index()]
             {
                 gaps.release(at);

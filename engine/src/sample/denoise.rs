@@ -162,11 +162,14 @@ impl<'a> Loop<'a> {
         let times = time_table(net, job)?;
         let evaluations = run.evaluations();
         for (i, condition) in job.conditions.iter().enumerate() {
-            let of = |e: &&Evaluation| run.condition_of(e.step) == i;
-            let guided = evaluations.iter().filter(of).any(|e| e.guide != Guide::Off);
+            let uses: Vec<VelocityKey> = evaluations
+                .iter()
+                .map(|e| run.key(e))
+                .filter(|k| k.condition == i)
+                .collect();
+            let guided = uses.iter().any(|k| k.guided);
             let inputs = ConditionInputs::new(net, job, condition, guided)?;
-            for e in evaluations.iter().filter(|e| run.condition_of(e.step) == i) {
-                let key = run.key(e);
+            for key in uses {
                 if !run.velocities.iter().any(|(k, _)| *k == key) {
                     let ready = velocity(net, job, &run.state, &inputs, &times, key)?;
                     run.velocities.push((key, ready));
@@ -176,8 +179,16 @@ impl<'a> Loop<'a> {
         for evaluation in evaluations {
             let key = run.key(&evaluation);
             let update = run.update(&evaluation)?;
-            let velocity = run.velocities.iter().position(|(k, _)| *k == key).unwrap_or(0);
-            run.turns.push(Turn { evaluation, velocity, update });
+            let velocity = run
+                .velocities
+                .iter()
+                .position(|(k, _)| *k == key)
+                .unwrap_or(0);
+            run.turns.push(Turn {
+                evaluation,
+                velocity,
+                update,
+            });
         }
         Ok(run)
     }
@@ -210,11 +221,23 @@ impl<'a> Loop<'a> {
         for (step, &t) in self.job.schedule.iter().enumerate() {
             let two = heun && !self.finishes(step);
             let guide = self.guide(t, false);
-            all.push(Evaluation { step, t, corrector: false, two, guide });
+            all.push(Evaluation {
+                step,
+                t,
+                corrector: false,
+                two,
+                guide,
+            });
             if two {
                 let t = self.time_after(step);
                 let guide = self.guide(t, true);
-                all.push(Evaluation { step, t, corrector: true, two, guide });
+                all.push(Evaluation {
+                    step,
+                    t,
+                    corrector: true,
+                    two,
+                    guide,
+                });
             }
         }
         all
@@ -242,7 +265,9 @@ impl<'a> Loop<'a> {
         } else if self.finishes(e.step) {
             Move::Finish
         } else if s.method == Method::Sde {
-            Move::Renoise { noise: self.noise_after(e.step) > 0.0 }
+            Move::Renoise {
+                noise: self.noise_after(e.step) > 0.0,
+            }
         } else {
             Move::Euler
         };
@@ -290,8 +315,16 @@ impl<'a> Loop<'a> {
             ("v", &s.v),
             ("noise", &s.noise),
         ];
-        let optional = [("step_noise", &s.step_noise), ("mask", &s.mask), ("clean", &s.clean)];
-        inputs.extend(optional.iter().filter_map(|(n, r)| r.as_ref().map(|r| (*n, r))));
+        let optional = [
+            ("step_noise", &s.step_noise),
+            ("mask", &s.mask),
+            ("clean", &s.clean),
+        ];
+        inputs.extend(
+            optional
+                .iter()
+                .filter_map(|(n, r)| r.as_ref().map(|r| (*n, r))),
+        );
         let outputs = [
             ("x", &s.x),
             ("avg", &s.avg),
@@ -311,10 +344,22 @@ impl<'a> Loop<'a> {
             if watch.cancelled() {
                 return Err(Error::Cancelled);
             }
-            let Turn { evaluation: e, velocity, update } = self.turns[number];
+            let Turn {
+                evaluation: e,
+                velocity,
+                update,
+            } = self.turns[number];
             self.set(&e);
             if let Some(see) = observer.as_mut() {
-                see(number, e.t, if e.corrector { &self.state.x_predicted } else { &self.state.x })?;
+                see(
+                    number,
+                    e.t,
+                    if e.corrector {
+                        &self.state.x_predicted
+                    } else {
+                        &self.state.x
+                    },
+                )?;
             }
             self.velocities[velocity].1.run(&self.scalars)?;
             self.updates[update].1.run(&self.scalars)?;
@@ -388,7 +433,14 @@ fn time_table(net: Network, job: &Job) -> Result<(Region, Region)> {
     let proj = Region::zeros(net.backend, &[n, 6 * h], DType::F32)?;
     let program = dit::time_table(net.config, net.math, n)?;
     let outputs = [("temb", &temb), ("proj", &proj)];
-    prepare(net.backend, &program, net.weights, &[("t", &t), ("dt", &dt)], &outputs)?.run(&[])?;
+    prepare(
+        net.backend,
+        &program,
+        net.weights,
+        &[("t", &t), ("dt", &dt)],
+        &outputs,
+    )?
+    .run(&[])?;
     Ok((temb, proj))
 }
 
@@ -405,7 +457,11 @@ impl ConditionInputs {
     /// because any number of equal keys gives the same attention.
     fn new(net: Network, job: &Job, condition: &Condition, guided: bool) -> Result<Self> {
         let (c, rows) = (net.config, condition.rows);
-        let context_shape = [job.batch, job.frames, c.in_channels - c.audio_acoustic_hidden_dim];
+        let context_shape = [
+            job.batch,
+            job.frames,
+            c.in_channels - c.audio_acoustic_hidden_dim,
+        ];
         let mut packed = condition.packed.to_vec();
         let mut lengths = condition.lengths.to_vec();
         if guided {
@@ -424,7 +480,10 @@ impl ConditionInputs {
         let shape = [items, rows, c.num_key_value_heads, c.head_dim];
         let mut kv = Vec::new();
         for (name, _) in &program.outs {
-            kv.push((name.clone(), Region::zeros(net.backend, &shape, DType::F32)?));
+            kv.push((
+                name.clone(),
+                Region::zeros(net.backend, &shape, DType::F32)?,
+            ));
         }
         let outputs: Vec<(&str, &Region)> = kv.iter().map(|(n, r)| (n.as_str(), r)).collect();
         let inputs = [("condition", &packed)];
@@ -462,11 +521,21 @@ fn velocity(
         time: TimeFrom::Table(job.schedule.len() + 1),
     };
     let items = shape.items();
-    let kv: Vec<(&str, Region)> =
-        condition.kv.iter().map(|(n, r)| (n.as_str(), r.first(items))).collect();
+    let kv: Vec<(&str, Region)> = condition
+        .kv
+        .iter()
+        .map(|(n, r)| (n.as_str(), r.first(items)))
+        .collect();
     let lengths = condition.lengths.first(items);
     let mut inputs = vec![
-        ("x", if key.predicted { &state.x_predicted } else { &state.x }),
+        (
+            "x",
+            if key.predicted {
+                &state.x_predicted
+            } else {
+                &state.x
+            },
+        ),
         ("context", &condition.context),
         ("temb", &times.0),
         ("proj", &times.1),

@@ -24,7 +24,9 @@ pub fn blend_border(x: &mut [f32], repaint: &Repaint, frames: usize) {
     let channels = x.len() / (batch * frames).max(1);
     for b in 0..batch {
         let mask = &repaint.mask[b * frames..(b + 1) * frames];
-        let Some(weights) = soft_mask(mask, repaint.crossfade) else { continue };
+        let Some(weights) = soft_mask(mask, repaint.crossfade) else {
+            continue;
+        };
         for (t, w) in weights.iter().enumerate() {
             let at = (b * frames + t) * channels;
             for (x, clean) in x[at..at + channels].iter_mut().zip(&repaint.clean[at..]) {
@@ -40,7 +42,10 @@ fn soft_mask(mask: &[f32], crossfade: usize) -> Option<Vec<f32>> {
     if mask.iter().all(|m| *m != 0.0) {
         return None;
     }
-    let mut soft: Vec<f32> = mask.iter().map(|m| if *m != 0.0 { 1.0 } else { 0.0 }).collect();
+    let mut soft: Vec<f32> = mask
+        .iter()
+        .map(|m| if *m != 0.0 { 1.0 } else { 0.0 })
+        .collect();
     let before = crossfade.min(first);
     for j in 0..before {
         soft[first - before + j] = (j + 1) as f32 / (before + 1) as f32;

@@ -106,14 +106,27 @@ pub fn guided(b: &mut Builder, kind: Guide, x: Val, c: Val, u: Option<Val>) -> V
         Guide::Off => c,
         Guide::Cfg => b.combine(slot::UNGUIDE, u, slot::GUIDE, c),
         Guide::Adg => {
-            let op = Op::Adg { scale: slot::GUIDE, t: slot::EVAL_T, clip: true, renorm: false };
+            let op = Op::Adg {
+                scale: slot::GUIDE,
+                t: slot::EVAL_T,
+                clip: true,
+                renorm: false,
+            };
             b.op(op, &[x, c, u])
         }
         Guide::Apg => {
             let shape = b.shape(c).to_vec();
             let avg = b.input("avg", &shape);
             let (momentum, limit, eta) = APG;
-            let both = b.op(Op::Apg { scale: slot::GUIDE, momentum, limit, eta }, &[c, u, avg]);
+            let both = b.op(
+                Op::Apg {
+                    scale: slot::GUIDE,
+                    momentum,
+                    limit,
+                    eta,
+                },
+                &[c, u, avg],
+            );
             let rows = shape[0] * shape[1];
             let flat = b.reshape(both, &[1, 2 * rows, shape[2]]);
             let [v, avg] = [0, rows].map(|start| {
@@ -135,8 +148,11 @@ impl Update {
         let x = b.input("x", &shape);
         let c = b.input("c", &shape);
         let u = (self.guide != Guide::Off).then(|| b.input("u", &shape));
-        let evaluated =
-            if self.step == Move::Correct { b.input("x_predicted", &shape) } else { x };
+        let evaluated = if self.step == Move::Correct {
+            b.input("x_predicted", &shape)
+        } else {
+            x
+        };
         let mut v = guided(&mut b, self.guide, evaluated, c, u);
         if let Some(limit) = self.clamp {
             v = b.op(Op::ClampNorm { limit }, &[v, evaluated]);
@@ -164,7 +180,11 @@ impl Update {
             }
             None => moved,
         };
-        let moved = if self.inject { inject(&mut b, moved, shape) } else { moved };
+        let moved = if self.inject {
+            inject(&mut b, moved, shape)
+        } else {
+            moved
+        };
         b.output("x", moved);
         b.output("prev", slope);
         b.finish()
@@ -172,9 +192,7 @@ impl Update {
 
     fn moved(&self, b: &mut Builder, x: Val, v: Val, shape: LatentShape, steps: usize) -> Val {
         match self.step {
-            Move::Euler | Move::Predict | Move::Correct => {
-                b.combine(slot::ONE, x, slot::NEG_DT, v)
-            }
+            Move::Euler | Move::Predict | Move::Correct => b.combine(slot::ONE, x, slot::NEG_DT, v),
             Move::Finish | Move::Renoise { noise: false } => {
                 b.combine(slot::ONE, x, slot::NEG_T, v)
             }

@@ -22,7 +22,12 @@ pub enum Level {
 
 impl Level {
     /// Every level, lowest first.
-    pub const ALL: [Level; 4] = [Level::Portable, Level::Avx2, Level::Avx512, Level::Avx512Bf16];
+    pub const ALL: [Level; 4] = [
+        Level::Portable,
+        Level::Avx2,
+        Level::Avx512,
+        Level::Avx512Bf16,
+    ];
 
     /// The highest level of this processor.
     pub fn detect() -> Level {
@@ -85,9 +90,12 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(s: &str) -> std::result::Result<Self, String> {
-        Level::ALL.into_iter().find(|l| l.to_string() == s).ok_or_else(|| {
-            format!("unknown processor level {s:?}: portable, avx2, avx512 or avx512bf16")
-        })
+        Level::ALL
+            .into_iter()
+            .find(|l| l.to_string() == s)
+            .ok_or_else(|| {
+                format!("unknown processor level {s:?}: portable, avx2, avx512 or avx512bf16")
+            })
     }
 }
 

@@ -62,7 +62,11 @@ impl Pool {
                 .spawn(move || work(&shared, &flag, i))?;
             workers.push(Worker { asleep, handle });
         }
-        Ok(Pool { shared, workers, turn: Mutex::new(()) })
+        Ok(Pool {
+            shared,
+            workers,
+            turn: Mutex::new(()),
+        })
     }
 
     /// Number of threads, the caller's included. `thread` in a job is below this.
@@ -100,7 +104,11 @@ impl Pool {
         let mut spins = 0;
         while s.inside.load(SeqCst) != 0 {
             spins += 1;
-            if spins < SPINS { std::hint::spin_loop() } else { std::thread::yield_now() }
+            if spins < SPINS {
+                std::hint::spin_loop()
+            } else {
+                std::thread::yield_now()
+            }
         }
         let theirs = s.panicked.swap(false, SeqCst);
         if let Err(payload) = own {
@@ -225,7 +233,9 @@ mod tests {
     fn pieces_cover_the_slice() {
         let pool = Pool::new(2).expect("threads start");
         let mut data = vec![0usize; 1001];
-        pool.pieces(&mut data, 64, |i, part| part.iter_mut().for_each(|x| *x = i + 1));
+        pool.pieces(&mut data, 64, |i, part| {
+            part.iter_mut().for_each(|x| *x = i + 1)
+        });
         assert!(data.iter().enumerate().all(|(i, x)| *x == i / 64 + 1));
     }
 }
