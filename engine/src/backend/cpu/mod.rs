@@ -1,6 +1,191 @@
-//! The CPU backend.
+//! The CPU backend: runs everywhere, reads weights where their file is mapped, and is the oracle
+//! for the other backends.
+//!
+//! [`exec`] resolves a program to places in [`memory`] and calls [`dispatch`] for every step; the
+//! other modules are kernels, plain functions over slices that share out their work on the
+//! [`pool::Pool`] and match on [`Level`] where instructions differ.
 
+mod attention;
+mod conv;
+mod dcw;
+mod dispatch;
+mod elementwise;
+mod embed;
+mod exec;
+mod fsq;
+mod guidance;
 mod level;
+mod linear;
+mod memory;
+mod moving;
+mod norm;
+mod parts;
 pub mod pool;
+mod rope;
+mod swiglu;
+mod vecmath;
+mod weight;
 
 pub use level::Level;
+
+use super::{Backend, Bound, Buffer, Caps, HostBytes, Ready, Release};
+use crate::error::{Error, Result};
+use crate::program::Op;
+use memory::Memory;
+use pool::Pool;
+use std::sync::Arc;
+
+/// What a backend and its prepared programs share.
+struct Core {
+    pool: Pool,
+    level: Level,
+    memory: Arc<Memory>,
+}
+
+/// The processor as a device.
+pub struct CpuBackend {
+    caps: Caps,
+    core: Arc<Core>,
+}
+
+impl CpuBackend {
+    /// A backend of `threads` compute threads (the caller's included; at least one). `level`
+    /// forces a lower instruction set than the processor has.
+    pub fn new(threads: usize, level: Option<Level>) -> Result<Self> {
+        let level = Level::up_to(level)?;
+        let pool = Pool::new(threads)
+            .map_err(|e| Error::Device(format!("{threads} compute threads do not start: {e}")))?;
+        let caps = Caps {
+            name: format!("cpu ({level}, {} threads)", pool.threads()),
+            memory_bytes: memory::physical_bytes(),
+            align: memory::ALIGN,
+            native_bf16: level == Level::Avx512Bf16,
+        };
+        let memory = Arc::new(Memory::new()?);
+        Ok(CpuBackend { caps, core: Arc::new(Core { pool, level, memory }) })
+    }
+
+    /// As many threads as the process may use at once.
+    pub fn default_threads() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
+
+    /// The instruction set in use.
+    pub fn level(&self) -> Level {
+        self.core.level
+    }
+
+    fn buffer(&self, id: u64, bytes: usize) -> Buffer {
+        Buffer::new(id, bytes, self.core.memory.clone() as Arc<dyn Release>)
+    }
+}
+
+impl Backend for CpuBackend {
+    fn caps(&self) -> &Caps {
+        &self.caps
+    }
+
+    fn claims(&self, op: &Op) -> bool {
+        // Reshapes are aliases of the program, never steps.
+        !matches!(op, Op::Reshape)
+    }
+
+    fn alloc(&self, bytes: usize) -> Result<Buffer> {
+        Ok(self.buffer(self.core.memory.alloc(bytes)?, bytes))
+    }
+
+    fn adopt(&self, host: HostBytes) -> Result<Buffer> {
+        let bytes = host.bytes().len();
+        Ok(self.buffer(self.core.memory.adopt(host), bytes))
+    }
+
+    fn write(&self, to: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
+        self.core.memory.write(to.id(), offset, bytes)
+    }
+
+    fn read(&self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        self.core.memory.read(from.id(), offset, bytes)
+    }
+
+    fn prepare(&self, bound: Bound) -> Result<Box<dyn Ready>> {
+        Ok(Box::new(exec::Prepared::new(self.core.clone(), bound)?))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::backend::{NoWeights, Region, prepare};
+    use crate::program::{Builder, Math, Scalar};
+
+    fn backend() -> CpuBackend {
+        CpuBackend::new(2, None).unwrap()
+    }
+
+    #[test]
+    fn a_program_runs_twice_with_other_scalars() {
+        let cpu = backend();
+        let mut b = Builder::new("test", Math::F32);
+        let x = b.input("x", &[2, 3]);
+        let w = b.input("w", &[2, 3]);
+        let y = b.linear(x, w);
+        let z = b.op(Op::Silu, &[y]);
+        let z = b.combine(Scalar(0), z, Scalar(1), y);
+        b.output("z", z);
+        let p = b.finish().unwrap();
+        let x = Region::from_f32(&cpu, &[2, 3], &[1.0, 2.0, 3.0, -1.0, 0.0, 1.0]).unwrap();
+        let w = Region::from_f32(&cpu, &[2, 3], &[1.0, 0.0, 0.0, 1.0, 1.0, -1.0]).unwrap();
+        let z = Region::zeros(&cpu, &[2, 2], crate::program::DType::F32).unwrap();
+        let mut ready =
+            prepare(&cpu, &p, &NoWeights, &[("x", &x), ("w", &w)], &[("z", &z)]).unwrap();
+        let y = [1.0f32, 0.0, -1.0, -2.0];
+        for (a, c) in [(0.0, 1.0), (1.0, 0.5)] {
+            ready.run(&[a, c]).unwrap();
+            for (got, y) in z.read_f32(&cpu).unwrap().iter().zip(y) {
+                let want = a * y / (1.0 + (-y).exp()) + c * y;
+                assert!((got - want).abs() < 1e-6, "{got} {want}");
+            }
+        }
+        assert!(matches!(ready.run(&[1.0]), Err(Error::Bug(_))));
+    }
+
+    #[test]
+    fn a_state_is_updated_in_its_own_region() {
+        let cpu = backend();
+        let mut b = Builder::new("test", Math::F32);
+        let x = b.input("x", &[4]);
+        let y = b.add(x, x);
+        b.output("x", y);
+        let p = b.finish().unwrap();
+        let x = Region::from_f32(&cpu, &[4], &[1.0, 2.0, 3.0, 4.0]).unwrap();
+        let mut ready = prepare(&cpu, &p, &NoWeights, &[("x", &x)], &[("x", &x)]).unwrap();
+        ready.run(&[]).unwrap();
+        ready.run(&[]).unwrap();
+        assert_eq!(x.read_f32(&cpu).unwrap(), [4.0, 8.0, 12.0, 16.0]);
+    }
+
+    #[test]
+    fn contents_out_of_range_are_refused() {
+        let cpu = backend();
+        let mut b = Builder::new("test", Math::F32);
+        let ids = b.input_i32("ids", &[2]);
+        let table = b.input("table", &[3, 2]);
+        let rows = b.embed(ids, table);
+        b.output("rows", rows);
+        let p = b.finish().unwrap();
+        let ids = Region::zeros(&cpu, &[2], crate::program::DType::I32).unwrap();
+        let table = Region::from_f32(&cpu, &[3, 2], &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0]).unwrap();
+        let rows = Region::zeros(&cpu, &[2, 2], crate::program::DType::F32).unwrap();
+        let ins = [("ids", &ids), ("table", &table)];
+        let mut ready = prepare(&cpu, &p, &NoWeights, &ins, &[("rows", &rows)]).unwrap();
+        for (a, b, ok) in [(2, 0, true), (3, 0, false), (0, -1, false), (i32::MIN, 0, false)] {
+            let bytes = [a, b].map(i32::to_le_bytes).concat();
+            cpu.write(ids.buffer(), 0, &bytes).unwrap();
+            assert_eq!(ready.run(&[]).is_ok(), ok, "{a} {b}");
+        }
+        cpu.write(ids.buffer(), 0, &[2i32, 0].map(i32::to_le_bytes).concat()).unwrap();
+        ready.run(&[]).unwrap();
+        assert_eq!(rows.read_f32(&cpu).unwrap(), [4.0, 5.0, 0.0, 1.0]);
+    }
+}
