@@ -249,10 +249,10 @@ pub enum Op {
         scale: Scalar,
         /// Time of the latent.
         t: Scalar,
-        /// Whether the angle is clipped to 3.14/6 (upstream: yes).
+        /// Whether the angle is clipped to 3.14/6, or 3.14/3 with `renorm` (upstream: yes).
         clip: bool,
-        /// Whether the result is rescaled per frame to the length of the conditional
-        /// prediction (upstream: no).
+        /// Whether the clean sample is rescaled, per item and channel, to the norm over time of
+        /// the conditional one (upstream's plain variant: no).
         renorm: bool,
     },
     /// `v * min(1, limit * (||x|| + 1e-10) / (||v|| + 1e-10))`, L2 over `(T, C)` per item.

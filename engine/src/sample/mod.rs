@@ -3,3 +3,4 @@
 pub mod denoise;
 pub mod repaint;
 pub mod update;
+pub mod wavelet;

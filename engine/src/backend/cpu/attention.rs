@@ -56,7 +56,14 @@ pub fn attention(
     out: &mut [f32],
     _scratch: &mut [u8],
 ) {
-    let AttentionDims { t, s, heads, kv_heads, d, .. } = *dims;
+    let AttentionDims {
+        t,
+        s,
+        heads,
+        kv_heads,
+        d,
+        ..
+    } = *dims;
     let (row, kv_row) = (heads * d, kv_heads * d);
     pool.pieces(out, ROWS * row, |job, part| {
         for (n, out) in part.chunks_exact_mut(d).enumerate() {
@@ -65,7 +72,11 @@ pub fn attention(
             let (b, i) = (r / t, r % t);
             let length = lengths.map_or(s, |l| l[b] as usize);
             let at = b * s * kv_row + h / (heads / kv_heads) * d;
-            let keys = Keys { k: &k[at..], v: &v[at..], stride: kv_row };
+            let keys = Keys {
+                k: &k[at..],
+                v: &v[at..],
+                stride: kv_row,
+            };
             let q = &q[r * row + h * d..][..d];
             one_query(level, math, q, &keys, visible(mask, dims, i, length), out);
         }
@@ -97,10 +108,11 @@ fn one_query(
         let p = &mut p[..n];
         for (j, p) in p.iter_mut().enumerate() {
             let k = &keys.k[(start + j) * keys.stride..][..d];
-            *p = scale * match math {
-                Math::F32 => dot(level, q, k),
-                Math::Bf16 => dot_rounded(level, q, k),
-            };
+            *p = scale
+                * match math {
+                    Math::F32 => dot(level, q, k),
+                    Math::Bf16 => dot_rounded(level, q, k),
+                };
         }
         let block_max = p.iter().fold(f32::NEG_INFINITY, |m, &p| m.max(p));
         if block_max > max {

@@ -62,7 +62,9 @@ pub fn correct(
     if dcw.mode == DcwMode::Pixel {
         each_row(pool, Some(x), dims.ch, out, |r, row| {
             let y = &y[r * dims.ch..][..dims.ch];
-            row.iter_mut().zip(y).for_each(|(o, y)| *o += low * (*o - y));
+            row.iter_mut()
+                .zip(y)
+                .for_each(|(o, y)| *o += low * (*o - y));
         });
         return;
     }
@@ -88,7 +90,11 @@ pub fn correct(
 /// Tap `j` of the high-pass decomposition filter.
 fn high_tap(filter: &[f32], j: usize) -> f32 {
     let mirrored = filter.len() - 1 - j;
-    if mirrored.is_multiple_of(2) { filter[mirrored] } else { -filter[mirrored] }
+    if mirrored.is_multiple_of(2) {
+        filter[mirrored]
+    } else {
+        -filter[mirrored]
+    }
 }
 
 /// Coefficient `k` of both bands of `x - y` for all channels: low in the first half of `row`.
@@ -97,7 +103,9 @@ fn decompose(filter: &[f32], x: &[f32], y: &[f32], frames: usize, k: usize, row:
     row.fill(0.0);
     let (low, high) = row.split_at_mut(ch);
     for (j, &f) in filter.iter().enumerate() {
-        let Some(at) = (2 * k + 1).checked_sub(j).filter(|&at| at < frames) else { continue };
+        let Some(at) = (2 * k + 1).checked_sub(j).filter(|&at| at < frames) else {
+            continue;
+        };
         let g = high_tap(filter, j);
         let (x, y) = (&x[at * ch..][..ch], &y[at * ch..][..ch]);
         for (((l, h), x), y) in low.iter_mut().zip(high.iter_mut()).zip(x).zip(y) {

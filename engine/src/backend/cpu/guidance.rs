@@ -9,6 +9,11 @@ use super::pool::Pool;
 /// Channels of one job of the sums along time: one cache line of f32.
 const BLOCK: usize = 16;
 
+/// Largest angle of [`adg`]: the reference's 3.14 / 6, not a sixth of pi.
+const WIDEST: f64 = 0.523_333_333_333_333_3;
+/// Largest angle with renormalisation: the reference's 3.14 / 3.
+const WIDEST_RENORM: f64 = 2.0 * WIDEST;
+
 /// Parameters of [`apg`] beside its operands.
 #[derive(Debug, Clone, Copy)]
 pub struct Apg {
@@ -49,19 +54,28 @@ pub fn apg(
     each_row(pool, None, ch, avg_out, |r, row| {
         let at = r * ch;
         for (i, o) in row.iter_mut().enumerate() {
-            let momentum = if p.momentum == 0.0 { 0.0 } else { p.momentum * avg[at + i] };
+            let momentum = if p.momentum == 0.0 {
+                0.0
+            } else {
+                p.momentum * avg[at + i]
+            };
             *o = c[at + i] - u[at + i] + momentum;
         }
     });
     let avg_out = &*avg_out;
-    let factors: &mut [[f32; 2]] = bytemuck::cast_slice_mut(&mut scratch[..apg_scratch_bytes(b, ch)]);
+    let factors: &mut [[f32; 2]] =
+        bytemuck::cast_slice_mut(&mut scratch[..apg_scratch_bytes(b, ch)]);
     each_column_block(pool, ch, factors, |i, first, factors| {
         let at = i * item + first;
         let sums = column_sums(&c[at..], &avg_out[at..], ch, item / ch, factors.len());
         for (f, [cc, cd, dd]) in factors.iter_mut().zip(sums) {
             let norm = dd.sqrt();
             let limit = f64::from(p.limit);
-            let s = if p.limit > 0.0 && norm > limit { limit / norm } else { 1.0 };
+            let s = if p.limit > 0.0 && norm > limit {
+                limit / norm
+            } else {
+                1.0
+            };
             let c_norm = cc.sqrt().max(1e-12);
             let k = (1.0 - f64::from(p.eta)) * s * cd / (c_norm * c_norm);
             *f = [s as f32, k as f32];
@@ -158,17 +172,25 @@ pub fn adg(
                 }
             }
             for (ratio, [a, x0]) in ratios.iter_mut().zip(sums) {
-                *ratio = if x0 > 0.0 { (a / x0).sqrt() as f32 } else { 1.0 };
+                *ratio = if x0 > 0.0 {
+                    (a / x0).sqrt() as f32
+                } else {
+                    1.0
+                };
             }
         });
         let ratios = &*ratios;
         each_row(pool, None, ch, out, |r, row| {
             let ratios = &ratios[r * ch / item * ch..][..ch];
-            row.iter_mut().zip(ratios).for_each(|(x0, ratio)| *x0 *= ratio);
+            row.iter_mut()
+                .zip(ratios)
+                .for_each(|(x0, ratio)| *x0 *= ratio);
         });
     }
     each_row(pool, None, ch, out, |r, row| {
-        row.iter_mut().zip(&x[r * ch..][..ch]).for_each(|(o, x)| *o = (x - *o) / t);
+        row.iter_mut()
+            .zip(&x[r * ch..][..ch])
+            .for_each(|(o, x)| *o = (x - *o) / t);
     });
 }
 
@@ -194,11 +216,15 @@ fn adg_frame(p: Adg, x: &[f32], c: &[f32], u: &[f32], out: &mut [f32]) {
     let weight = f64::from((p.scale - 1.0).max(0.0)) + 1e-3;
     let mut angle = weight * theta;
     if p.clip {
-        let widest = if p.renorm { 3.14 / 3.0 } else { 3.14 / 6.0 };
+        let widest = if p.renorm { WIDEST_RENORM } else { WIDEST };
         angle = angle.clamp(-widest, widest);
     }
     let sine = theta.sin();
-    let across = if sine > 1e-3 { angle.sin() / sine } else { weight };
+    let across = if sine > 1e-3 {
+        angle.sin() / sine
+    } else {
+        weight
+    };
     let along = db / (bb + 1e-8);
     for (i, o) in out.iter_mut().enumerate() {
         let (a, b) = pair(i);

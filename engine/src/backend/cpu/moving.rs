@@ -7,12 +7,7 @@ const JOB: usize = 64 * 1024;
 
 /// Fills `out`, seen as items of `width` elements, in parallel: `f(item, from, part)` writes
 /// elements `from..` of an item.
-fn fill(
-    pool: &Pool,
-    width: usize,
-    out: &mut [f32],
-    f: impl Fn(usize, usize, &mut [f32]) + Sync,
-) {
+fn fill(pool: &Pool, width: usize, out: &mut [f32], f: impl Fn(usize, usize, &mut [f32]) + Sync) {
     pool.pieces(out, JOB, |job, mut part| {
         let mut at = job * JOB;
         while !part.is_empty() {
@@ -84,7 +79,9 @@ fn chosen(index: f32, rows: usize) -> usize {
 /// `Op::SelectRow`: copies of one row of a table with `c` columns.
 pub fn select_row(pool: &Pool, table: &[f32], c: usize, index: f32, out: &mut [f32]) {
     let row = &table[chosen(index, table.len() / c) * c..][..c];
-    fill(pool, c, out, |_, from, part| part.copy_from_slice(&row[from..from + part.len()]));
+    fill(pool, c, out, |_, from, part| {
+        part.copy_from_slice(&row[from..from + part.len()])
+    });
 }
 
 /// `Op::SelectSlab`: one slab, of the size of `out`.

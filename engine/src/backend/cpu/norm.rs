@@ -14,7 +14,9 @@ pub fn rms_norm(
     eps: f32,
     out: &mut [f32],
 ) {
-    each_row(pool, x, w.len(), out, |_, row| vecmath::rms_norm_row(level, row, w, eps));
+    each_row(pool, x, w.len(), out, |_, row| {
+        vecmath::rms_norm_row(level, row, w, eps)
+    });
 }
 
 /// `Op::RmsNormModulate`: x `(B, T, C)`, `scale` and `shift` `(B, C)`.
