@@ -1,1 +1,110 @@
-//! audio.
+//! PCM to files: formats, levels, and a writer that never leaves half a file behind.
+
+pub mod level;
+mod mp3;
+mod wav;
+mod write;
+
+pub use mp3::Mp3;
+pub use write::write;
+
+use crate::error::{Error, Result};
+
+/// Decoded audio: stereo samples, left and right alternating, nominally within -1 to 1.
+#[derive(Debug, Clone, Copy)]
+pub struct Pcm<'a> {
+    /// Interleaved stereo.
+    pub samples: &'a [f32],
+    /// Samples per second and channel.
+    pub rate: u32,
+}
+
+/// Channels of all audio.
+pub const CHANNELS: usize = 2;
+
+/// How a song is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AudioFormat {
+    /// PCM of 16 bits.
+    Wav,
+    /// PCM of 32-bit floats: lossless.
+    Wav32,
+    /// MPEG layer III at a constant bit rate.
+    Mp3(Mp3),
+}
+
+impl AudioFormat {
+    /// A format by the name that requests use (any case, blanks around it ignored). MP3 gets its
+    /// default bit rate and sample rate.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when the name is unknown or the format is not available.
+    pub fn parse(name: &str) -> Result<Self> {
+        match name.trim().to_ascii_lowercase().as_str() {
+            "wav" => Ok(AudioFormat::Wav),
+            "wav32" => Ok(AudioFormat::Wav32),
+            "mp3" => Ok(AudioFormat::Mp3(Mp3::default())),
+            known @ ("flac" | "opus" | "aac") => Err(Error::Request(format!(
+                "audio format {known} is not available in this version; use mp3, wav or wav32"
+            ))),
+            other => Err(Error::Request(format!(
+                "audio format {other:?} is unknown; use mp3, wav or wav32"
+            ))),
+        }
+    }
+
+    /// Name as requests use it.
+    pub fn name(self) -> &'static str {
+        match self {
+            AudioFormat::Wav => "wav",
+            AudioFormat::Wav32 => "wav32",
+            AudioFormat::Mp3(_) => "mp3",
+        }
+    }
+
+    /// Ending of a file's name, without the dot.
+    pub fn extension(self) -> &'static str {
+        match self {
+            AudioFormat::Wav | AudioFormat::Wav32 => "wav",
+            AudioFormat::Mp3(_) => "mp3",
+        }
+    }
+
+    /// Media type for HTTP.
+    pub fn mime(self) -> &'static str {
+        match self {
+            AudioFormat::Wav | AudioFormat::Wav32 => "audio/wav",
+            AudioFormat::Mp3(_) => "audio/mpeg",
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_by_name() {
+        for (name, extension, mime) in [
+            ("wav", "wav", "audio/wav"),
+            (" WAV32 ", "wav", "audio/wav"),
+            ("Mp3", "mp3", "audio/mpeg"),
+        ] {
+            let format = AudioFormat::parse(name).unwrap();
+            assert_eq!(format.name(), name.trim().to_ascii_lowercase());
+            assert_eq!((format.extension(), format.mime()), (extension, mime));
+        }
+        for (name, why) in [
+            ("flac", "not available"),
+            ("ogg", "unknown"),
+            ("", "unknown"),
+        ] {
+            let error = AudioFormat::parse(name).unwrap_err();
+            assert!(
+                matches!(&error, Error::Request(s) if s.contains(why)),
+                "{error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! WAV: 16-bit integers for players, 32-bit floats for further work.
+
+use super::{CHANNELS, Pcm};
+use std::io::{self, Seek, Write};
+
+/// Writes 16-bit samples: full scale is 32767, halves round away from zero, what exceeds the
+/// range is clipped.
+pub(super) fn write_i16(to: impl Write + Seek, pcm: Pcm) -> io::Result<()> {
+    let mut writer = writer(to, pcm, 16, hound::SampleFormat::Int)?;
+    for &x in pcm.samples {
+        let scaled = (x * 32767.0).round().clamp(-32768.0, 32767.0);
+        writer.write_sample(scaled as i16).map_err(io_error)?;
+    }
+    writer.finalize().map_err(io_error)
+}
+
+/// Writes the samples as they are.
+pub(super) fn write_f32(to: impl Write + Seek, pcm: Pcm) -> io::Result<()> {
+    let mut writer = writer(to, pcm, 32, hound::SampleFormat::Float)?;
+    for &x in pcm.samples {
+        writer.write_sample(x).map_err(io_error)?;
+    }
+    writer.finalize().map_err(io_error)
+}
+
+fn writer<W: Write + Seek>(
+    to: W,
+    pcm: Pcm,
+    bits_per_sample: u16,
+    sample_format: hound::SampleFormat,
+) -> io::Result<hound::WavWriter<W>> {
+    let spec = hound::WavSpec {
+        channels: CHANNELS as u16,
+        sample_rate: pcm.rate,
+        bits_per_sample,
+        sample_format,
+    };
+    hound::WavWriter::new(to, spec).map_err(io_error)
+}
+
+fn io_error(e: hound::Error) -> io::Error {
+    match e {
+        hound::Error::IoError(e) => e,
+        other => io::Error::other(other),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::io::Cursor;
+
+    #[test]
+    fn integers_round_half_away_and_clip() {
+        let half = 0.5 / 32767.0;
+        let samples = [0.0, half, -half, 1.0, -1.0, 1.5, -1.5, f32::NAN];
+        let mut file = Cursor::new(Vec::new());
+        write_i16(
+            &mut file,
+            Pcm {
+                samples: &samples,
+                rate: 48_000,
+            },
+        )
+        .unwrap();
+        file.set_position(0);
+        let mut reader = hound::WavReader::new(file).unwrap();
+        assert_eq!(reader.spec().sample_rate, 48_000);
+        assert_eq!(reader.spec().channels, 2);
+        let read: Vec<i16> = reader.samples().map(Result::unwrap).collect();
+        assert_eq!(read, [0, 1, -1, 32767, -32767, 32767, -32768, 0]);
+    }
+
+    #[test]
+    fn floats_come_back_as_they_were() {
+        let samples = [0.1, -0.75, 1.25, 1e-30];
+        let mut file = Cursor::new(Vec::new());
+        write_f32(
+            &mut file,
+            Pcm {
+                samples: &samples,
+                rate: 44_100,
+            },
+        )
+        .unwrap();
+        file.set_position(0);
+        let read: Vec<f32> = hound::WavReader::new(file)
+            .unwrap()
+            .into_samples()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(read, samples);
+    }
+}

@@ -1,0 +1,137 @@
+//! Writes a song so that its name appears only once it is whole: into a temporary file beside
+//! it, which is then renamed.
+
+use super::{AudioFormat, Pcm, mp3, wav};
+use crate::error::{Error, Result};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Writes `pcm` to `path`, replacing a file of that name. On failure nothing is left behind and
+/// the previous file stays.
+///
+/// # Errors
+/// [`Error::Output`] naming the path and the cause: no such directory, not writable, disk full.
+pub fn write(path: &Path, pcm: Pcm, format: AudioFormat) -> Result<()> {
+    let failed = |e: io::Error| Error::Output(explain(path, &e));
+    let partial = Partial::beside(path).map_err(failed)?;
+    let mut file = BufWriter::with_capacity(1 << 18, File::create(&partial.0).map_err(failed)?);
+    match format {
+        AudioFormat::Wav => wav::write_i16(&mut file, pcm),
+        AudioFormat::Wav32 => wav::write_f32(&mut file, pcm),
+        AudioFormat::Mp3(settings) => {
+            mp3::encode(pcm, settings).and_then(|bytes| file.write_all(&bytes))
+        }
+    }
+    .and_then(|()| file.flush())
+    .and_then(|()| std::fs::rename(&partial.0, path))
+    .map_err(failed)
+}
+
+/// What a person reads when `path` could not be written.
+fn explain(path: &Path, e: &io::Error) -> String {
+    let advice = match e.kind() {
+        io::ErrorKind::NotFound => "its directory does not exist; create it first",
+        io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => {
+            "the directory is not writable; choose another or change its permissions"
+        }
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "the disk is full; make room and try again"
+        }
+        _ => "",
+    };
+    let dash = if advice.is_empty() { "" } else { ": " };
+    format!("cannot write {}{dash}{advice} ({e})", path.display())
+}
+
+/// A file that is removed unless it was renamed.
+struct Partial(PathBuf);
+
+impl Partial {
+    fn beside(path: &Path) -> io::Result<Self> {
+        // Numbered, for several writers may be after the same name.
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let name = path
+            .file_name()
+            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "the path names no file"))?;
+        let mut temporary = std::ffi::OsString::from(".");
+        temporary.push(name);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        temporary.push(format!(".{}-{number}.part", std::process::id()));
+        Ok(Partial(path.with_file_name(temporary)))
+    }
+}
+
+impl Drop for Partial {
+    fn drop(&mut self) {
+        // After a successful rename there is nothing of this name; either way the outcome has
+        // been reported already.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SONG: Pcm<'static> = Pcm {
+        samples: &[0.25; 960],
+        rate: 48_000,
+    };
+
+    #[test]
+    fn every_format_is_written_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["wav", "wav32", "mp3"] {
+            let format = AudioFormat::parse(name).unwrap();
+            let path = dir
+                .path()
+                .join(format!("song-{name}.{}", format.extension()));
+            std::fs::write(&path, "old").unwrap();
+            write(&path, SONG, format).unwrap();
+            assert!(std::fs::metadata(&path).unwrap().len() > 1000);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
+    }
+
+    #[test]
+    fn a_missing_directory_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("nowhere/song.wav");
+        let error = write(&path, SONG, AudioFormat::Wav).unwrap_err();
+        let Error::Output(text) = error else {
+            panic!("{error:?}")
+        };
+        assert!(text.contains("nowhere/song.wav") && text.contains("directory does not exist"));
+    }
+
+    #[test]
+    fn a_failed_write_leaves_the_old_file_and_nothing_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("song");
+        // A directory of the target's name cannot be replaced by a file.
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(
+            write(&path, SONG, AudioFormat::Mp3(Default::default())),
+            Err(Error::Output(_))
+        ));
+        assert!(path.is_dir());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_path_without_a_name_is_refused() {
+        assert!(matches!(
+            write(Path::new("/"), SONG, AudioFormat::Wav),
+            Err(Error::Output(_))
+        ));
+    }
+
+    #[test]
+    fn a_full_disk_is_said_so() {
+        let full = io::Error::from(io::ErrorKind::StorageFull);
+        assert!(explain(Path::new("a.wav"), &full).contains("a.wav: the disk is full"));
+    }
+}
