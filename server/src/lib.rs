@@ -4,3 +4,7 @@
 //! [`cli::main`].
 
 pub mod cli;
+pub mod coerce;
+pub mod fields;
+pub mod raw;
+pub mod seeds;
