@@ -6,5 +6,7 @@
 pub mod cli;
 pub mod coerce;
 pub mod fields;
+pub mod languages;
 pub mod raw;
+pub mod resolve;
 pub mod seeds;

@@ -1,0 +1,108 @@
+//! Ranges and choices of the field table, applied as the caller's kind wants it.
+
+use super::Caller;
+use crate::fields::{Refusal, field};
+
+/// Applies limits and collects notes on values that were not taken as sent.
+pub struct Checks {
+    /// Who asks.
+    pub caller: Caller,
+    /// One sentence per changed value.
+    pub notes: Vec<String>,
+}
+
+impl Checks {
+    /// No notes yet.
+    pub fn new(caller: Caller) -> Self {
+        Checks {
+            caller,
+            notes: Vec::new(),
+        }
+    }
+
+    /// `value` within the range of the table.
+    pub fn clamp(&mut self, name: &str, value: f64) -> Result<f64, Refusal> {
+        match field(name).range {
+            Some((low, high)) => self.clamp_to(name, value, low, high),
+            None => Ok(value),
+        }
+    }
+
+    /// `value` within a range that depends on the model.
+    pub fn clamp_to(
+        &mut self,
+        name: &str,
+        value: f64,
+        low: f64,
+        high: f64,
+    ) -> Result<f64, Refusal> {
+        let clamped = value.max(low).min(high);
+        if clamped != value {
+            if self.caller == Caller::CommandLine {
+                return Err(Refusal(format!(
+                    "{name} must be between {low} and {high}, got {value}"
+                )));
+            }
+            self.notes
+                .push(format!("{name} {value} was limited to {clamped}"));
+        }
+        Ok(clamped)
+    }
+
+    /// A whole number within its range, or as if it had not been given.
+    pub fn within_or_absent(&mut self, name: &str, value: i64) -> Result<Option<i64>, Refusal> {
+        let (low, high) = field(name).range.unwrap_or((f64::MIN, f64::MAX));
+        if (low..=high).contains(&(value as f64)) {
+            return Ok(Some(value));
+        }
+        self.fall_back(
+            name,
+            &value.to_string(),
+            "not given",
+            &format!("from {low} to {high}"),
+        )?;
+        Ok(None)
+    }
+
+    /// Notes that `value` was read as `instead`, or refuses it.
+    pub fn fall_back(
+        &mut self,
+        name: &str,
+        value: &str,
+        instead: &str,
+        allowed: &str,
+    ) -> Result<(), Refusal> {
+        if self.caller == Caller::CommandLine {
+            return Err(Refusal(format!(
+                "{name} must be {allowed}, got \"{value}\""
+            )));
+        }
+        self.notes.push(format!(
+            "{name} \"{}\" was taken as {instead}",
+            shorten(value)
+        ));
+        Ok(())
+    }
+}
+
+/// The text must be one of the field's choices.
+pub fn choice(name: &str, value: &str) -> Result<(), Refusal> {
+    let choices = field(name).choices;
+    if choices.contains(&value) {
+        return Ok(());
+    }
+    Err(Refusal(format!(
+        "{name} must be one of {}, got \"{}\"",
+        choices.join(", "),
+        shorten(value)
+    )))
+}
+
+/// The beginning of a text that a client chose, for messages.
+fn shorten(text: &str) -> String {
+    const LIMIT: usize = 60;
+    match text.char_indices().nth(LIMIT) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,310 @@
+//! From what was said to what it means: the one pure function in which a default or a limit
+//! depends on anything else. HTTP requests and the command line go through it alike; they differ
+//! in [`Caller`] alone.
+
+mod checks;
+mod sampling;
+
+use crate::fields::{RawRequest, Refusal};
+use crate::languages::LANGUAGES;
+use crate::seeds;
+use checks::Checks;
+use engine::song::{Metas, Output, SongRequest};
+
+/// What is known about the model that will run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelFacts {
+    /// Directory name.
+    pub name: String,
+    /// Distilled to few steps without guidance.
+    pub is_turbo: bool,
+}
+
+/// Who asks. It decides what happens to a value that is out of range and which defaults apply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Caller {
+    /// The HTTP API: limits clamp, wrong texts fall back, both are noted; the documented defaults.
+    Http,
+    /// The command line: limits refuse; steps and shift default to what suits the model.
+    CommandLine,
+}
+
+/// Formats of result files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// MPEG layer 3 at this many kbit/s.
+    Mp3 {
+        /// 128, 192, 256 or 320.
+        kbps: u32,
+    },
+    /// 16-bit PCM.
+    Wav,
+    /// 32-bit float PCM.
+    Wav32,
+}
+
+impl Format {
+    /// File name extension.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Format::Mp3 { .. } => "mp3",
+            Format::Wav | Format::Wav32 => "wav",
+        }
+    }
+}
+
+/// What the answer says about the music, as the user gave it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Echo {
+    /// Caption as sent.
+    pub prompt: String,
+    /// Lyrics as sent.
+    pub lyrics: String,
+    /// Beats per minute.
+    pub bpm: Option<i64>,
+    /// Key as sent.
+    pub key_scale: String,
+    /// Time signature as sent.
+    pub time_signature: String,
+}
+
+/// A request with every value decided.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resolved {
+    /// For the engine.
+    pub song: SongRequest,
+    /// Format of the files.
+    pub format: Format,
+    /// For the answer.
+    pub echo: Echo,
+    /// Sentences on values that were not taken as sent.
+    pub notes: Vec<String>,
+    /// The job needs a language model that is not there: it is taken and fails with this reason.
+    pub impossible: Option<String>,
+}
+
+/// The instruction line of plain generation; models were trained on this text.
+pub const TEXT2MUSIC_INSTRUCTION: &str =
+    "Fill the audio semantic mask based on the given conditions:";
+
+/// Decides every value. `random` draws seeds.
+pub fn resolve(
+    raw: &RawRequest,
+    model: &ModelFacts,
+    caller: Caller,
+    random: &mut dyn FnMut() -> u32,
+) -> Result<Resolved, Refusal> {
+    let mut checks = Checks::new(caller);
+    refuse_wrong_choices(raw)?;
+    refuse_missing_capabilities(raw)?;
+    let format = format(raw, &mut checks)?;
+    let sampling = sampling::resolve(raw, model, &mut checks)?;
+    let bpm = match raw.bpm {
+        Some(bpm) => checks.within_or_absent("bpm", bpm)?,
+        None => None,
+    };
+    let batch = checks.clamp("batch_size", raw.batch_size() as f64)? as usize;
+    let duration_s = match raw.audio_duration {
+        Some(seconds) if seconds > 0.0 => Some(checks.clamp("audio_duration", seconds)?),
+        Some(seconds) if caller == Caller::CommandLine => {
+            Some(checks.clamp("audio_duration", seconds)?)
+        }
+        _ => None,
+    };
+    let key_scale = raw.key_scale().trim().to_owned();
+    let song = SongRequest {
+        model: model.name.clone(),
+        caption: raw.prompt(),
+        lyrics: lyrics(&raw.lyrics()),
+        language: language(raw, &mut checks)?,
+        instruction: match raw.instruction().trim() {
+            "" => TEXT2MUSIC_INSTRUCTION.to_owned(),
+            text => text.to_owned(),
+        },
+        metas: Metas {
+            bpm: bpm.and_then(|b| u32::try_from(b).ok()),
+            key_scale: Some(key_scale).filter(|k| !k.is_empty()),
+            time_signature: time_signature(&raw.time_signature(), &mut checks)?,
+        },
+        duration_s,
+        seeds: seeds::seeds(raw.seed.as_ref(), raw.use_random_seed(), batch, random),
+        sampling,
+        output: output(raw, &mut checks)?,
+    };
+    let echo = Echo {
+        prompt: raw.prompt(),
+        lyrics: raw.lyrics(),
+        bpm,
+        key_scale: raw.key_scale(),
+        time_signature: raw.time_signature(),
+    };
+    Ok(Resolved {
+        song,
+        format,
+        echo,
+        notes: checks.notes,
+        impossible: impossible(raw),
+    })
+}
+
+/// Texts that must be one of a list, and the one range that refuses.
+fn refuse_wrong_choices(raw: &RawRequest) -> Result<(), Refusal> {
+    checks::choice("lm_backend", &raw.lm_backend())?;
+    checks::choice("chunk_mask_mode", &raw.chunk_mask_mode())?;
+    checks::choice("repaint_mode", &raw.repaint_mode())?;
+    checks::choice("task_type", &raw.task_type())?;
+    checks::choice("audio_format", &raw.audio_format().trim().to_lowercase())?;
+    let strength = raw.repaint_strength();
+    if !(0.0..=1.0).contains(&strength) {
+        return Err(Refusal(format!(
+            "repaint_strength must be between 0 and 1, got {strength}"
+        )));
+    }
+    let (start, end) = (raw.repainting_start(), raw.repainting_end.unwrap_or(-1.0));
+    if end != -1.0 && end != 0.0 && end < start {
+        return Err(Refusal(format!(
+            "repainting_end ({end}) is before repainting_start ({start}); give an end behind the \
+             start, or -1 for the end of the audio"
+        )));
+    }
+    Ok(())
+}
+
+/// What this version cannot do yet and can say at once.
+fn refuse_missing_capabilities(raw: &RawRequest) -> Result<(), Refusal> {
+    let task = raw.task_type();
+    if task != "text2music" {
+        return Err(Refusal(format!(
+            "task_type {task} is not available in this version of the server; use text2music"
+        )));
+    }
+    if !raw.reference_audio_path().trim().is_empty() {
+        return Err(Refusal(
+            "reference_audio_path: reference audio is not available in this version of the \
+             server; leave it out"
+                .into(),
+        ));
+    }
+    if raw.extract_codes_only() {
+        return Err(Refusal(
+            "extract_codes_only is not available in this version of the server".into(),
+        ));
+    }
+    let codes = raw.audio_code_string.iter().flat_map(|c| &c.0);
+    if !raw.thinking() && codes.into_iter().any(|c| !c.trim().is_empty()) {
+        return Err(Refusal(
+            "audio_code_string: audio codes are not available in this version of the server; \
+             leave it empty"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+/// The reason why a job that requires the language model fails.
+fn impossible(raw: &RawRequest) -> Option<String> {
+    let asked_by = if raw.thinking() {
+        "thinking"
+    } else if raw.sample_mode() {
+        "sample_mode"
+    } else if !raw.sample_query().trim().is_empty() {
+        "sample_query"
+    } else if raw.use_format() {
+        "use_format"
+    } else if raw.full_analysis_only() {
+        "full_analysis_only"
+    } else if raw.analysis_only() {
+        "analysis_only"
+    } else {
+        return None;
+    };
+    Some(format!(
+        "5Hz LM init failed: this version of the server has no language model; leave out {asked_by}"
+    ))
+}
+
+/// Lyrics for the prompt; the ways to say "none" become the text the models know.
+fn lyrics(said: &str) -> String {
+    let word = said.trim().to_lowercase();
+    match word.as_str() {
+        "" | "[inst]" | "[instrumental]" => "[Instrumental]".into(),
+        _ => said.to_owned(),
+    }
+}
+
+fn language(raw: &RawRequest, checks: &mut Checks) -> Result<String, Refusal> {
+    let said = raw.vocal_language().trim().to_lowercase();
+    if LANGUAGES.contains(&said.as_str()) {
+        return Ok(said);
+    }
+    if !said.is_empty() || checks.caller == Caller::CommandLine {
+        checks.fall_back(
+            "vocal_language",
+            &said,
+            "unknown",
+            &format!("one of {}", LANGUAGES.join(", ")),
+        )?;
+    }
+    Ok("unknown".into())
+}
+
+/// `4/4` and `4` as `4`.
+fn time_signature(said: &str, checks: &mut Checks) -> Result<Option<String>, Refusal> {
+    let said = said.trim();
+    if said.is_empty() {
+        return Ok(None);
+    }
+    let first = said.split('/').next().unwrap_or_default().trim();
+    if ["2", "3", "4", "6"].contains(&first) {
+        return Ok(Some(first.to_owned()));
+    }
+    checks.fall_back("time_signature", said, "not given", "2, 3, 4 or 6")?;
+    Ok(None)
+}
+
+fn format(raw: &RawRequest, checks: &mut Checks) -> Result<Format, Refusal> {
+    let kbps = match raw
+        .mp3_bitrate()
+        .trim()
+        .to_lowercase()
+        .trim_end_matches('k')
+    {
+        "128" => 128,
+        "192" => 192,
+        "256" => 256,
+        "320" => 320,
+        other => {
+            checks.fall_back("mp3_bitrate", other, "128k", "128k, 192k, 256k or 320k")?;
+            128
+        }
+    };
+    match raw.audio_format().trim().to_lowercase().as_str() {
+        "mp3" => Ok(Format::Mp3 { kbps }),
+        "wav" => Ok(Format::Wav),
+        "wav32" => Ok(Format::Wav32),
+        other => Err(Refusal(format!(
+            "audio_format {other} is not available in this version of the server; use mp3, wav \
+             or wav32"
+        ))),
+    }
+}
+
+fn output(raw: &RawRequest, checks: &mut Checks) -> Result<Output, Refusal> {
+    // A level above 0 dB is upstream's way to say "leave the level".
+    let normalize = raw.enable_normalization() && raw.normalization_db() <= 0.0;
+    let db = if normalize {
+        checks.clamp("normalization_db", raw.normalization_db())?
+    } else {
+        0.0
+    };
+    Ok(Output {
+        latent_shift: checks.clamp("latent_shift", raw.latent_shift())? as f32,
+        latent_rescale: checks.clamp("latent_rescale", raw.latent_rescale())? as f32,
+        normalize_db: normalize.then_some(db as f32),
+        fade_in_s: checks.clamp("fade_in_duration", raw.fade_in_duration())?,
+        fade_out_s: checks.clamp("fade_out_duration", raw.fade_out_duration())?,
+    })
+}
+
+#[cfg(test)]
+mod tests;
