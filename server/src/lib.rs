@@ -3,10 +3,16 @@
 //! The library exists so that tests can start a server inside their own process; the binary is
 //! [`cli::main`].
 
+pub mod auth;
 pub mod cli;
 pub mod coerce;
+pub mod config;
+pub mod cors;
+pub mod env;
 pub mod fields;
+pub mod jobs;
 pub mod languages;
+pub mod queue;
 pub mod raw;
 pub mod resolve;
 pub mod seeds;

@@ -1,6 +1,12 @@
 //! The flags that choose where and how to compute, shared by every subcommand that computes.
 
+use crate::env::Env;
 use clap::ValueEnum;
+use engine::backend::Backend;
+use engine::backend::cpu::CpuBackend;
+use engine::program::Math;
+use engine::{Error, Result};
+use std::sync::Arc;
 
 /// Arithmetic of the products; see [`engine::program::Math`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -13,10 +19,10 @@ pub enum DtypeFlag {
 
 impl DtypeFlag {
     /// The engine's name for it.
-    pub fn math(self) -> engine::program::Math {
+    pub fn math(self) -> Math {
         match self {
-            DtypeFlag::F32 => engine::program::Math::F32,
-            DtypeFlag::Bf16 => engine::program::Math::Bf16,
+            DtypeFlag::F32 => Math::F32,
+            DtypeFlag::Bf16 => Math::Bf16,
         }
     }
 }
@@ -24,13 +30,90 @@ impl DtypeFlag {
 /// Flags that choose the device.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DeviceArgs {
-    /// Device to compute on: auto, cpu
-    #[arg(long, value_name = "NAME", env = "ACESTEP_DEVICE")]
+    /// Device to compute on: auto or cpu [default: $ACESTEP_DEVICE or auto]
+    #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
-    /// Arithmetic of the products [default: what the hardware has, f32 for verify]
+    /// Arithmetic of the products [default: bf16 where the hardware has it, else f32; f32 for
+    /// verify]
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<DtypeFlag>,
     /// Threads of the CPU backend [default: all cores]
     #[arg(long, value_name = "N")]
     pub threads: Option<std::num::NonZeroUsize>,
+}
+
+/// A device that was opened.
+#[derive(Clone)]
+pub struct Device {
+    /// Runs programs.
+    pub backend: Arc<dyn Backend>,
+    /// What was asked for, or what the hardware is made for.
+    pub math: Math,
+}
+
+impl DeviceArgs {
+    /// Opens the device that flags and environment name. Without `--dtype` the arithmetic is
+    /// bf16 where the hardware has it.
+    pub fn open(&self) -> Result<Device> {
+        self.open_with(&Env::of_process())
+    }
+
+    /// As [`Self::open`] in a given environment.
+    pub fn open_with(&self, env: &Env) -> Result<Device> {
+        self.check(env)?;
+        let threads = self
+            .threads
+            .map_or_else(CpuBackend::default_threads, usize::from);
+        let backend = Arc::new(CpuBackend::new(threads, None)?);
+        let math = match self.dtype {
+            Some(dtype) => dtype.math(),
+            None if backend.caps().native_bf16 => Math::Bf16,
+            None => Math::F32,
+        };
+        Ok(Device { backend, math })
+    }
+
+    /// Refuses names and numbers that cannot be opened, without opening anything.
+    pub fn check(&self, env: &Env) -> Result<()> {
+        let (name, from) = match (&self.backend, env.text("ACESTEP_DEVICE")) {
+            (Some(name), _) => (name.as_str(), "--backend"),
+            (None, Some(name)) => (name, "ACESTEP_DEVICE"),
+            (None, None) => ("auto", "--backend"),
+        };
+        if !["auto", "cpu"].contains(&name.to_lowercase().as_str()) {
+            return Err(Error::Request(format!(
+                "{from} {name} is not a device of this version; use cpu or auto"
+            )));
+        }
+        if self.threads.is_some_and(|n| n.get() > MAX_THREADS) {
+            return Err(Error::Request(format!(
+                "--threads must be at most {MAX_THREADS}"
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// More threads than any machine has; a limit so that a slip of the finger is refused.
+const MAX_THREADS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flag_beats_the_variable() {
+        let env = Env::of(&[("ACESTEP_DEVICE", "tpu")]);
+        let flag = DeviceArgs {
+            backend: Some("cpu".into()),
+            ..Default::default()
+        };
+        assert_eq!(flag.check(&env), Ok(()));
+        let none = DeviceArgs::default();
+        assert!(
+            none.check(&env)
+                .is_err_and(|e| e.to_string().contains("ACESTEP_DEVICE tpu"))
+        );
+        assert_eq!(none.check(&Env::default()), Ok(()));
+    }
 }

@@ -4,6 +4,7 @@ use super::checks::Checks;
 use super::{Caller, ModelFacts};
 use crate::fields::{RawRequest, Refusal};
 use engine::program::{Dcw, DcwMode};
+use engine::sample::wavelet;
 use engine::song::{Guidance, Method, Sampling, Solver};
 
 /// Steps and shift that suit a family, for callers that do not say (upstream's model pages).
@@ -153,13 +154,18 @@ fn dcw(raw: &RawRequest, checks: &mut Checks) -> Result<Option<Dcw>, Refusal> {
         }
     };
     let wavelet = raw.dcw_wavelet().trim().to_lowercase();
-    if wavelet != "haar" && wavelet != "db1" {
-        checks.fall_back("dcw_wavelet", &wavelet, "haar", "haar")?;
-    }
+    let filter = match wavelet::filter(&wavelet) {
+        Some(filter) => filter,
+        None => {
+            let names = format!("one of {}", wavelet::NAMES.join(", "));
+            checks.fall_back("dcw_wavelet", &wavelet, "haar", &names)?;
+            vec![std::f32::consts::FRAC_1_SQRT_2; 2]
+        }
+    };
     Ok(Some(Dcw {
         mode,
         low: checks.clamp("dcw_scaler", raw.dcw_scaler())? as f32,
         high: checks.clamp("dcw_high_scaler", raw.dcw_high_scaler())? as f32,
-        filter: vec![std::f32::consts::FRAC_1_SQRT_2; 2],
+        filter,
     }))
 }

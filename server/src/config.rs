@@ -1,0 +1,302 @@
+//! What a server is told: flags over environment over defaults, as a pure function.
+//!
+//! Names and defaults of the variables are upstream's (`docs/en/API.md`).
+
+use crate::auth::ApiKey;
+use crate::env::Env;
+use engine::{Error, Result};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// Form of the answer of `GET /v1/models`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelsFormat {
+    /// In the envelope, as documented.
+    Envelope,
+    /// As OpenRouter lists models.
+    OpenRouter,
+}
+
+/// Flags that beat the environment; `None` is "not given".
+#[derive(Debug, Clone, Default)]
+pub struct Flags {
+    /// `--checkpoints`
+    pub checkpoints: Option<PathBuf>,
+    /// `--data`
+    pub data: Option<PathBuf>,
+    /// `--host`
+    pub host: Option<String>,
+    /// `--port`
+    pub port: Option<u16>,
+    /// `--api-key`
+    pub api_key: Option<String>,
+    /// `--no-init`
+    pub no_init: bool,
+}
+
+/// A server's settings.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address to listen on.
+    pub host: String,
+    /// Port to listen on; 0 takes a free one.
+    pub port: u16,
+    /// Key that clients must show.
+    pub api_key: Option<ApiKey>,
+    /// Directory with the model folders.
+    pub checkpoints: PathBuf,
+    /// Names of the models, the primary one first; the others load with it.
+    pub models: Vec<String>,
+    /// Name of the language model, as answers show it.
+    pub lm_model: String,
+    /// Where temporary files and results go.
+    pub tmp_dir: PathBuf,
+    /// Jobs that may wait.
+    pub queue_maxsize: usize,
+    /// Seconds a job is taken to need before the first one ended.
+    pub avg_job_seconds: f64,
+    /// Number of jobs the average runs over.
+    pub avg_window: usize,
+    /// Models load with the first job instead of at start.
+    pub no_init: bool,
+    /// Form of the model list.
+    pub models_format: ModelsFormat,
+    /// Threads that answer HTTP.
+    pub workers: usize,
+    /// Folders that source paths may lead into, beside the temporary ones.
+    pub allowed_audio_dirs: Vec<PathBuf>,
+    /// Origins that browsers may call from, beside this machine.
+    pub cors_origins: Vec<String>,
+    /// How long finished jobs are kept.
+    pub retention: Duration,
+    /// How long a running job may hold up the end of the process.
+    pub shutdown_grace: Duration,
+}
+
+impl Config {
+    /// Decides every setting.
+    pub fn new(flags: &Flags, env: &Env) -> Result<Self> {
+        let (models, parent) = models(env)?;
+        let checkpoints = flags
+            .checkpoints
+            .clone()
+            .or_else(|| env.text("ACESTEP_CHECKPOINTS_DIR").map(PathBuf::from))
+            .or(parent)
+            .unwrap_or_else(|| "checkpoints".into());
+        let data = flags
+            .data
+            .clone()
+            .or_else(|| env.text("ACESTEP_DATA_DIR").map(PathBuf::from));
+        let tmp_dir = match (env.text("ACESTEP_TMPDIR"), data) {
+            (Some(dir), _) => dir.into(),
+            (None, Some(data)) => data.join("tmp"),
+            (None, None) => ".cache/acestep/tmp".into(),
+        };
+        let key = flags.api_key.as_deref().or(env.text("ACESTEP_API_KEY"));
+        let port = flags
+            .port
+            .map_or_else(|| env.parsed("ACESTEP_API_PORT", "a port"), |p| Ok(Some(p)))?;
+        const COUNT: &str = "a whole number of at least 0";
+        let avg_job_seconds = env
+            .parsed("ACESTEP_AVG_JOB_SECONDS", "a number of seconds")?
+            .unwrap_or(5.0);
+        if !(0.0..1e9).contains(&avg_job_seconds) {
+            return Err(Error::Request(format!(
+                "ACESTEP_AVG_JOB_SECONDS must be a number of seconds, got {avg_job_seconds}"
+            )));
+        }
+        // Read so that a typing error is found at start; one song computes at a time.
+        env.parsed::<usize>("ACESTEP_QUEUE_WORKERS", COUNT)?;
+        Ok(Config {
+            host: flags
+                .host
+                .clone()
+                .or_else(|| env.text("ACESTEP_API_HOST").map(str::to_owned))
+                .unwrap_or_else(|| "127.0.0.1".into()),
+            port: port.unwrap_or(8001),
+            api_key: key.and_then(ApiKey::new),
+            checkpoints,
+            models,
+            lm_model: env
+                .text("ACESTEP_LM_MODEL_PATH")
+                .and_then(last_component)
+                .unwrap_or_else(|| "acestep-5Hz-lm-0.6B".into()),
+            tmp_dir,
+            queue_maxsize: env.parsed("ACESTEP_QUEUE_MAXSIZE", COUNT)?.unwrap_or(200),
+            avg_job_seconds,
+            avg_window: env
+                .parsed("ACESTEP_AVG_WINDOW", COUNT)?
+                .unwrap_or(50)
+                .max(1),
+            no_init: flags.no_init || env.switch("ACESTEP_NO_INIT").unwrap_or(true),
+            models_format: models_format(env)?,
+            workers: env
+                .parsed("ACESTEP_API_WORKERS", COUNT)?
+                .unwrap_or(1)
+                .clamp(1, 64),
+            allowed_audio_dirs: env
+                .list("ACESTEP_ALLOWED_AUDIO_DIRS")
+                .into_iter()
+                .map(PathBuf::from)
+                .collect(),
+            cors_origins: env.list("ACESTEP_CORS_ORIGINS"),
+            retention: Duration::from_secs(24 * 3600),
+            shutdown_grace: Duration::from_secs(10),
+        })
+    }
+
+    /// The primary model.
+    pub fn primary(&self) -> &str {
+        self.models.first().map_or("", String::as_str)
+    }
+
+    /// Where result files go.
+    pub fn audio_dir(&self) -> PathBuf {
+        self.tmp_dir.join("api_audio")
+    }
+}
+
+fn models_format(env: &Env) -> Result<ModelsFormat> {
+    match env.text("ACESTEP_MODELS_FORMAT") {
+        None | Some("envelope") => Ok(ModelsFormat::Envelope),
+        Some("openrouter") => Ok(ModelsFormat::OpenRouter),
+        Some(other) => Err(Error::Request(format!(
+            "ACESTEP_MODELS_FORMAT must be envelope or openrouter, got \"{other}\""
+        ))),
+    }
+}
+
+/// Names of the models; with the folder that a path of the primary model names.
+fn models(env: &Env) -> Result<(Vec<String>, Option<PathBuf>)> {
+    let primary = env
+        .text("ACESTEP_CONFIG_PATH")
+        .unwrap_or("acestep-v15-turbo");
+    let parent = Path::new(primary)
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty());
+    let mut names: Vec<String> = Vec::new();
+    for (variable, text) in [
+        ("ACESTEP_CONFIG_PATH", Some(primary)),
+        ("ACESTEP_CONFIG_PATH2", env.text("ACESTEP_CONFIG_PATH2")),
+        ("ACESTEP_CONFIG_PATH3", env.text("ACESTEP_CONFIG_PATH3")),
+    ] {
+        let Some(text) = text else { continue };
+        let name = last_component(text).ok_or_else(|| {
+            Error::Request(format!(
+                "{variable} must name a model folder, got \"{text}\""
+            ))
+        })?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    Ok((names, parent.map(Path::to_path_buf)))
+}
+
+fn last_component(path: &str) -> Option<String> {
+    Path::new(path).file_name()?.to_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn with(pairs: &[(&str, &str)]) -> Config {
+        Config::new(&Flags::default(), &Env::of(pairs)).unwrap()
+    }
+
+    #[test]
+    fn defaults() {
+        let c = with(&[]);
+        assert_eq!((c.host.as_str(), c.port), ("127.0.0.1", 8001));
+        assert!(c.api_key.is_none());
+        assert_eq!(c.checkpoints, Path::new("checkpoints"));
+        assert_eq!(c.models, ["acestep-v15-turbo"]);
+        assert_eq!(c.audio_dir(), Path::new(".cache/acestep/tmp/api_audio"));
+        assert_eq!(
+            (c.queue_maxsize, c.avg_job_seconds, c.avg_window),
+            (200, 5.0, 50)
+        );
+        assert!(c.no_init);
+        assert_eq!(c.models_format, ModelsFormat::Envelope);
+        assert_eq!(c.workers, 1);
+        assert_eq!(c.lm_model, "acestep-5Hz-lm-0.6B");
+    }
+
+    #[test]
+    fn variables() {
+        let c = with(&[
+            ("ACESTEP_API_HOST", "0.0.0.0"),
+            ("ACESTEP_API_PORT", "9000"),
+            ("ACESTEP_API_KEY", "secret"),
+            ("ACESTEP_CONFIG_PATH", "/models/acestep-v15-base/"),
+            ("ACESTEP_CONFIG_PATH2", "acestep-v15-turbo"),
+            ("ACESTEP_CONFIG_PATH3", "acestep-v15-base"),
+            ("ACESTEP_QUEUE_MAXSIZE", "3"),
+            ("ACESTEP_AVG_JOB_SECONDS", "2.5"),
+            ("ACESTEP_NO_INIT", "false"),
+            ("ACESTEP_MODELS_FORMAT", "openrouter"),
+            ("ACESTEP_DATA_DIR", "/data"),
+            ("ACESTEP_LM_MODEL_PATH", "x/acestep-5Hz-lm-4B"),
+        ]);
+        assert_eq!((c.host.as_str(), c.port), ("0.0.0.0", 9000));
+        assert!(c.api_key.is_some());
+        assert_eq!(c.models, ["acestep-v15-base", "acestep-v15-turbo"]);
+        assert_eq!(c.primary(), "acestep-v15-base");
+        assert_eq!(c.checkpoints, Path::new("/models"));
+        assert_eq!((c.queue_maxsize, c.avg_job_seconds), (3, 2.5));
+        assert!(!c.no_init);
+        assert_eq!(c.models_format, ModelsFormat::OpenRouter);
+        assert_eq!(c.tmp_dir, Path::new("/data/tmp"));
+        assert_eq!(c.lm_model, "acestep-5Hz-lm-4B");
+    }
+
+    #[test]
+    fn flags_beat_variables() {
+        let flags = Flags {
+            checkpoints: Some("/c".into()),
+            data: Some("/d".into()),
+            host: Some("::1".into()),
+            port: Some(0),
+            api_key: Some("  ".into()),
+            no_init: true,
+        };
+        let env = Env::of(&[
+            ("ACESTEP_CHECKPOINTS_DIR", "/x"),
+            ("ACESTEP_DATA_DIR", "/x"),
+            ("ACESTEP_API_HOST", "x"),
+            ("ACESTEP_API_PORT", "not a number"),
+            ("ACESTEP_API_KEY", "x"),
+            ("ACESTEP_NO_INIT", "0"),
+        ]);
+        let c = Config::new(&flags, &env).unwrap();
+        assert_eq!(
+            (c.checkpoints.as_path(), c.tmp_dir.as_path()),
+            (Path::new("/c"), Path::new("/d/tmp"))
+        );
+        assert_eq!((c.host.as_str(), c.port, c.no_init), ("::1", 0, true));
+        assert!(c.api_key.is_none(), "a blank key switches the check off");
+    }
+
+    #[test]
+    fn numbers_that_do_not_parse_end_the_start() {
+        for name in [
+            "ACESTEP_API_PORT",
+            "ACESTEP_QUEUE_MAXSIZE",
+            "ACESTEP_QUEUE_WORKERS",
+            "ACESTEP_AVG_JOB_SECONDS",
+            "ACESTEP_AVG_WINDOW",
+            "ACESTEP_API_WORKERS",
+            "ACESTEP_MODELS_FORMAT",
+        ] {
+            let error = Config::new(&Flags::default(), &Env::of(&[(name, "x1")])).unwrap_err();
+            assert!(error.to_string().contains(name), "{error}");
+        }
+        let nan = Config::new(
+            &Flags::default(),
+            &Env::of(&[("ACESTEP_AVG_JOB_SECONDS", "nan")]),
+        );
+        assert!(nan.is_err());
+    }
+}

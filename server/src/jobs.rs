@@ -1,0 +1,305 @@
+//! What is known about jobs, behind a trait so that a durable store can take its place.
+
+use serde::Serialize;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use uuid::Uuid;
+
+/// Where a job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum State {
+    Queued,
+    Running,
+    Succeeded,
+    Failed,
+}
+
+impl State {
+    /// Number on the wire: 0 until it ends, 1 succeeded, 2 failed.
+    pub fn code(self) -> u8 {
+        match self {
+            State::Queued | State::Running => 0,
+            State::Succeeded => 1,
+            State::Failed => 2,
+        }
+    }
+
+    fn is_finished(self) -> bool {
+        self.code() != 0
+    }
+}
+
+/// One job.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Job {
+    /// Identifier.
+    pub id: Uuid,
+    /// Where it stands.
+    pub state: State,
+    /// When it was taken.
+    pub created: SystemTime,
+    /// When it ended.
+    pub finished: Option<SystemTime>,
+    /// 0 to 1.
+    pub progress: f64,
+    /// What it does now, for people.
+    pub stage: Arc<str>,
+    /// Caption and lyrics as sent.
+    pub prompt: Arc<str>,
+    /// Lyrics as sent.
+    pub lyrics: Arc<str>,
+    /// The items of a finished job as JSON text.
+    pub result: Option<Arc<str>>,
+    /// Why it failed, on one line.
+    pub error: Option<Arc<str>>,
+}
+
+impl Job {
+    /// A job that waits.
+    pub fn queued(id: Uuid, prompt: &str, lyrics: &str, created: SystemTime) -> Self {
+        Job {
+            id,
+            state: State::Queued,
+            created,
+            finished: None,
+            progress: 0.0,
+            stage: "queued".into(),
+            prompt: prompt.into(),
+            lyrics: lyrics.into(),
+            result: None,
+            error: None,
+        }
+    }
+
+    /// Whole seconds since 1970 when it was taken.
+    pub fn create_time(&self) -> u64 {
+        self.created
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs()
+    }
+
+    /// The job ended well; `result` is JSON text.
+    pub fn succeed(&mut self, result: String, now: SystemTime) {
+        self.state = State::Succeeded;
+        self.finished = Some(now);
+        self.progress = 1.0;
+        self.stage = "succeeded".into();
+        self.result = Some(result.into());
+    }
+
+    /// The job failed; of `reason` the first line is kept.
+    pub fn fail(&mut self, reason: &str, now: SystemTime) {
+        let reason = reason
+            .lines()
+            .map(str::trim)
+            .find(|l| !l.is_empty())
+            .unwrap_or("failed");
+        self.state = State::Failed;
+        self.finished = Some(now);
+        self.stage = "failed".into();
+        self.error = Some(reason.into());
+    }
+}
+
+/// Number of jobs per state.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[allow(missing_docs)]
+pub struct Counts {
+    pub total: usize,
+    pub queued: usize,
+    pub running: usize,
+    pub succeeded: usize,
+    pub failed: usize,
+}
+
+/// Holds jobs. Every call is short and never waits for a device or a client.
+pub trait JobStore: Send + Sync {
+    /// Adds a job.
+    fn insert(&self, job: Job);
+    /// Changes a job; nothing happens when it is not there.
+    fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job));
+    /// A copy of a job.
+    fn get(&self, id: Uuid) -> Option<Job>;
+    /// Number of jobs per state.
+    fn counts(&self) -> Counts;
+    /// Forgets jobs that finished longer than `keep` before `now`; how many it were.
+    fn sweep(&self, now: SystemTime, keep: Duration) -> usize;
+}
+
+/// Keeps jobs in memory.
+#[derive(Default)]
+pub struct MemoryStore {
+    jobs: Mutex<HashMap<Uuid, Job>>,
+}
+
+impl MemoryStore {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Uuid, Job>> {
+        // A map of plain values is valid even if a change panicked half-way.
+        self.jobs
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl JobStore for MemoryStore {
+    fn insert(&self, job: Job) {
+        self.lock().insert(job.id, job);
+    }
+
+    fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job)) {
+        if let Some(job) = self.lock().get_mut(&id) {
+            change(job);
+        }
+    }
+
+    fn get(&self, id: Uuid) -> Option<Job> {
+        self.lock().get(&id).cloned()
+    }
+
+    fn counts(&self) -> Counts {
+        let jobs = self.lock();
+        let mut counts = Counts {
+            total: jobs.len(),
+            ..Counts::default()
+        };
+        for job in jobs.values() {
+            match job.state {
+                State::Queued => counts.queued += 1,
+                State::Running => counts.running += 1,
+                State::Succeeded => counts.succeeded += 1,
+                State::Failed => counts.failed += 1,
+            }
+        }
+        counts
+    }
+
+    fn sweep(&self, now: SystemTime, keep: Duration) -> usize {
+        let mut jobs = self.lock();
+        let before = jobs.len();
+        jobs.retain(|_, job| match job.finished {
+            Some(at) if job.state.is_finished() => {
+                now.duration_since(at).is_ok_and(|age| age < keep)
+            }
+            _ => true,
+        });
+        before - jobs.len()
+    }
+}
+
+/// Mean seconds per job over a window.
+pub struct Averages {
+    initial: f64,
+    window: usize,
+    seconds: Mutex<std::collections::VecDeque<f64>>,
+}
+
+impl Averages {
+    /// `initial` is the mean before the first job ended.
+    pub fn new(initial: f64, window: usize) -> Self {
+        Averages {
+            initial,
+            window,
+            seconds: Mutex::default(),
+        }
+    }
+
+    /// A job took this long, loading of models not counted.
+    pub fn add(&self, seconds: f64) {
+        let mut all = self
+            .seconds
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if all.len() == self.window {
+            all.pop_front();
+        }
+        all.push_back(seconds);
+    }
+
+    /// The mean.
+    pub fn mean(&self) -> f64 {
+        let all = self
+            .seconds
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        if all.is_empty() {
+            self.initial
+        } else {
+            all.iter().sum::<f64>() / all.len() as f64
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> SystemTime {
+        UNIX_EPOCH + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn a_life() {
+        let store = MemoryStore::default();
+        let id = Uuid::new_v4();
+        store.insert(Job::queued(id, "p", "l", at(5)));
+        assert_eq!(
+            store.counts(),
+            Counts {
+                total: 1,
+                queued: 1,
+                ..Default::default()
+            }
+        );
+        store.update(id, &mut |job| job.state = State::Running);
+        assert_eq!(
+            store.counts(),
+            Counts {
+                total: 1,
+                running: 1,
+                ..Default::default()
+            }
+        );
+        store.update(id, &mut |job| job.succeed("[]".into(), at(9)));
+        let job = store.get(id);
+        assert!(job.is_some_and(|j| j.create_time() == 5 && j.progress == 1.0));
+        store.update(Uuid::new_v4(), &mut |_| unreachable!("no such job"));
+    }
+
+    #[test]
+    fn reasons_are_one_line() {
+        let mut job = Job::queued(Uuid::new_v4(), "", "", at(0));
+        job.fail("\n  first \nsecond", at(1));
+        assert_eq!(job.error.as_deref(), Some("first"));
+        assert_eq!(job.state.code(), 2);
+    }
+
+    #[test]
+    fn only_old_finished_jobs_are_swept() {
+        let store = MemoryStore::default();
+        let keep = Duration::from_secs(100);
+        let [old, new, waiting] = [(); 3].map(|()| Uuid::new_v4());
+        for id in [old, new, waiting] {
+            store.insert(Job::queued(id, "", "", at(0)));
+        }
+        store.update(old, &mut |job| job.fail("x", at(10)));
+        store.update(new, &mut |job| job.succeed("[]".into(), at(11)));
+        assert_eq!(store.sweep(at(110), keep), 1);
+        assert!(store.get(old).is_none() && store.get(new).is_some());
+        assert_eq!(store.sweep(at(1_000_000), keep), 1);
+        assert!(store.get(waiting).is_some());
+    }
+
+    #[test]
+    fn averages_run_over_a_window() {
+        let averages = Averages::new(5.0, 2);
+        assert_eq!(averages.mean(), 5.0);
+        averages.add(1.0);
+        assert_eq!(averages.mean(), 1.0);
+        averages.add(3.0);
+        averages.add(5.0);
+        assert_eq!(averages.mean(), 4.0);
+    }
+}
