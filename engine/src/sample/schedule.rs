@@ -1,5 +1,5 @@
-//! Times of the denoising steps. A schedule is the descending list of the times at which steps
-//! start; the last step always ends at 0, which is not in the list.
+//! Times of the denoising steps. A schedule is a descending list of `n + 1` times: the time of
+//! each step, then the time at which the last step arrives (0).
 //!
 //! Values are what the reference computes in f32, bit by bit, because the time embedding
 //! multiplies them by 1000.
@@ -58,23 +58,26 @@ pub fn turbo(steps: Option<usize>, shift: f64, timesteps: Option<&[f64]>) -> Res
     check_shift(shift)?;
     if let Some(given) = timesteps {
         check_times(given)?;
-        let kept = without_trailing_zeros(given);
-        if !kept.is_empty() {
+        let kept = given
+            .iter()
+            .rposition(|&t| t != 0.0)
+            .map_or(0, |last| last + 1);
+        if kept > 0 {
             let snap = |&t: &f64| nearest(&TURBO_TIMES, t);
-            return Ok(single(kept.iter().take(TURBO_MAX_STEPS).map(snap)));
+            return Ok(closed(given[..kept].iter().take(TURBO_MAX_STEPS).map(snap)));
         }
     }
     let (n, shift) = match steps {
         Some(n) if n > 0 => (n.min(TURBO_MAX_STEPS), shift),
         _ => (TURBO_STEPS, turbo_table_shift(shift)),
     };
-    Ok(single(
+    Ok(closed(
         (0..n).map(|i| shifted(1.0 - i as f64 / n as f64, shift)),
     ))
 }
 
 /// Schedule of a base or sft model: a straight line from 1 to 0 bent by `shift`, or `timesteps`
-/// as given (the end at 0 need not be named) when it has a value that is not a trailing zero.
+/// as given (a list that does not end in 0 is closed with it, or the result would stay noisy).
 ///
 /// # Errors
 /// [`Error::Request`] when there are no steps, or a time or the shift is not a usable number.
@@ -82,9 +85,12 @@ pub fn base(steps: usize, shift: f64, timesteps: Option<&[f64]>) -> Result<Vec<f
     check_shift(shift)?;
     if let Some(given) = timesteps {
         check_times(given)?;
-        let kept = without_trailing_zeros(given);
-        if !kept.is_empty() {
-            return Ok(single(kept.iter().copied()));
+        let mut times: Vec<f32> = given.iter().map(|&t| t as f32).collect();
+        if times.last() != Some(&0.0) {
+            times.push(0.0);
+        }
+        if times.len() > 1 {
+            return Ok(times);
         }
     }
     if steps == 0 {
@@ -93,7 +99,7 @@ pub fn base(steps: usize, shift: f64, timesteps: Option<&[f64]>) -> Result<Vec<f
         ));
     }
     let shift = shift as f32;
-    Ok((0..steps)
+    Ok((0..=steps)
         .map(|i| linspace_down(i, steps))
         .map(|t| shift * t / (1.0 + (shift - 1.0) * t))
         .collect())
@@ -114,11 +120,12 @@ fn linspace_down(i: usize, n: usize) -> f32 {
 /// the time nearest to `1 - strength` (the first of two equally near). `strength` 0 leaves the
 /// schedule alone.
 pub fn after_cover_noise(times: &[f32], strength: f32) -> &[f32] {
-    if strength <= 0.0 {
+    if strength <= 0.0 || times.len() < 2 {
         return times;
     }
     let target = 1.0 - f64::from(strength);
-    &times[nearest_index(times.iter().map(|&t| f64::from(t)), target)..]
+    let steps = &times[..times.len() - 1];
+    &times[nearest_index(steps.iter().map(|&t| f64::from(t)), target)..]
 }
 
 /// Step from which the condition without a source is used: `trunc(n * strength)`.
@@ -126,16 +133,8 @@ pub fn cover_steps(n: usize, strength: f64) -> usize {
     (n as f64 * strength.clamp(0.0, 1.0)) as usize
 }
 
-fn without_trailing_zeros(times: &[f64]) -> &[f64] {
-    let kept = times
-        .iter()
-        .rposition(|&t| t != 0.0)
-        .map_or(0, |last| last + 1);
-    &times[..kept]
-}
-
-fn single(times: impl Iterator<Item = f64>) -> Vec<f32> {
-    times.map(|t| t as f32).collect()
+fn closed(times: impl Iterator<Item = f64>) -> Vec<f32> {
+    times.map(|t| t as f32).chain([0.0]).collect()
 }
 
 fn nearest(of: &[f64], to: f64) -> f64 {
@@ -211,7 +210,9 @@ mod tests {
             let times = turbo(steps, p["shift"].as_f64().unwrap_or(3.0), given.as_deref()).unwrap();
             let strength = p["cover_noise_strength"].as_f64().unwrap_or(0.0) as f32;
             let times = after_cover_noise(&times, strength);
-            assert_eq!(times, singles(&case["t_f32"]), "{p}");
+            let (last, starts) = times.split_last().unwrap();
+            assert_eq!(starts, singles(&case["t_f32"]), "{p}");
+            assert_eq!(*last, 0.0);
         }
     }
 
@@ -224,17 +225,15 @@ mod tests {
             let p = &case["params"];
             let steps = p["infer_steps"].as_u64().unwrap() as usize;
             let times = base(steps, p["shift"].as_f64().unwrap(), None).unwrap();
-            let want = singles(&case["t_f32"]);
-            assert_eq!(times, want[..steps], "{p}");
-            assert_eq!(want[steps], 0.0);
+            assert_eq!(times, singles(&case["t_f32"]), "{p}");
         }
     }
 
     #[test]
-    fn custom_base_times_are_used_as_given() {
-        assert_eq!(base(50, 1.0, Some(&[0.97, 0.4])).unwrap(), [0.97, 0.4]);
-        assert_eq!(base(50, 1.0, Some(&[0.97, 0.4, 0.0])).unwrap(), [0.97, 0.4]);
-        assert_eq!(base(2, 1.0, Some(&[0.0])).unwrap(), [1.0, 0.5]);
+    fn custom_base_times_are_used_as_given_and_closed() {
+        assert_eq!(base(50, 1.0, Some(&[0.97, 0.4])).unwrap(), [0.97, 0.4, 0.0]);
+        assert_eq!(base(50, 1.0, Some(&[0.97, 0.0])).unwrap(), [0.97, 0.0]);
+        assert_eq!(base(2, 1.0, Some(&[])).unwrap(), [1.0, 0.5, 0.0]);
     }
 
     #[test]
@@ -256,10 +255,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn schedules_descend_from_one(steps in 1usize..200, shift in 1f64..10.0) {
+        fn schedules_descend_from_one_to_zero(steps in 1usize..200, shift in 1f64..10.0) {
             for times in [turbo(Some(steps), shift, None).unwrap(), base(steps, shift, None).unwrap()] {
                 prop_assert_eq!(times[0], 1.0);
-                prop_assert!(*times.last().unwrap() > 0.0);
+                prop_assert_eq!(*times.last().unwrap(), 0.0);
                 prop_assert!(times.windows(2).all(|w| w[0] > w[1]));
             }
         }
