@@ -87,8 +87,14 @@ pub fn conv(
         for (o, y) in row.iter_mut().enumerate() {
             let mut sum = bias.map_or(0.0, |bias| bias[o]);
             for k in 0..d.k {
-                let Some(from) = source(d, t, k) else { continue };
-                let at = if d.transposed { k * d.cout + o } else { o * d.k + k };
+                let Some(from) = source(d, t, k) else {
+                    continue;
+                };
+                let at = if d.transposed {
+                    k * d.cout + o
+                } else {
+                    o * d.k + k
+                };
                 sum += vecmath::dot(
                     level,
                     &xs[(b * d.t_in + from) * d.cin..][..d.cin],

@@ -102,13 +102,24 @@ fn run_moving(pool: &Pool, op: &Op, scalars: &[f32], mut a: Args) {
             let mut parts = [empty; MAX_INS];
             for (i, part) in parts.iter_mut().enumerate().take(a.count) {
                 let s = a.ins[i].shape;
-                let n = if *op == Op::ConcatRows { item(s) } else { s[s.len() - 1] };
+                let n = if *op == Op::ConcatRows {
+                    item(s)
+                } else {
+                    s[s.len() - 1]
+                };
                 *part = (a.f32(i), n);
             }
             moving::concat(pool, &parts[..a.count], a.out_f32());
         }
         Op::SliceRows { start, .. } => {
-            moving::slice(pool, a.f32(0), x_item, start * shape[2], out_item, a.out_f32());
+            moving::slice(
+                pool,
+                a.f32(0),
+                x_item,
+                start * shape[2],
+                out_item,
+                a.out_f32(),
+            );
         }
         Op::PadRows { .. } => moving::pad(pool, a.f32(0), x_item, out_item, a.out_f32()),
         Op::SelectRow { index, .. } => {
@@ -163,11 +174,27 @@ fn run_norms(pool: &Pool, level: Level, op: &Op, mut a: Args) {
             norm::rms_norm_modulate(pool, level, x, w, eps, scale, shift, a.out_f32());
         }
         Op::Rope => {
-            let dims = RopeDims { t: s[1], heads: s[2], d: s[3] };
-            rope::rope(pool, level, a.first(), a.f32(1), a.f32(2), dims, a.out_f32());
+            let dims = RopeDims {
+                t: s[1],
+                heads: s[2],
+                d: s[3],
+            };
+            rope::rope(
+                pool,
+                level,
+                a.first(),
+                a.f32(1),
+                a.f32(2),
+                dims,
+                a.out_f32(),
+            );
         }
         Op::NormRope { eps } => {
-            let dims = RopeDims { t: s[1], heads: s[2], d: s[3] };
+            let dims = RopeDims {
+                t: s[1],
+                heads: s[2],
+                d: s[3],
+            };
             let (w, cos, sin) = (a.f32(1), a.f32(2), a.f32(3));
             rope::norm_rope(pool, level, a.first(), w, eps, cos, sin, dims, a.out_f32());
         }
@@ -184,12 +211,16 @@ fn run_products(pool: &Pool, level: Level, op: &Op, a: Args) {
     let third = (a.count > 2).then_some(2);
     if *op == Op::SwiGlu {
         let up = a.weight(2);
-        let Args { out, scratch, math, .. } = a;
+        let Args {
+            out, scratch, math, ..
+        } = a;
         let out = bytemuck::cast_slice_mut(out);
         swiglu::swiglu(pool, level, math, p, x, w, up, out, scratch);
     } else {
         let bias = third.map(|i| a.f32(i));
-        let Args { out, scratch, math, .. } = a;
+        let Args {
+            out, scratch, math, ..
+        } = a;
         let out = bytemuck::cast_slice_mut(out);
         linear::linear(pool, level, math, p, x, w, bias, out, scratch);
     }
@@ -200,16 +231,23 @@ fn run_conv(pool: &Pool, level: Level, op: &Op, a: Args) {
     let d = conv_dims(op, &shapes, a.shape);
     let snakes = matches!(op, Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. });
     let w = if snakes { 3 } else { 1 };
-    let snake = snakes.then(|| Snake { alpha: a.f32(1), beta: a.f32(2) });
+    let snake = snakes.then(|| Snake {
+        alpha: a.f32(1),
+        beta: a.f32(2),
+    });
     let bias = (a.count > w + 1).then(|| a.f32(w + 1));
     let (x, w) = (a.f32(0), a.weight(w));
-    let Args { out, scratch, math, .. } = a;
+    let Args {
+        out, scratch, math, ..
+    } = a;
     let out = bytemuck::cast_slice_mut(out);
     conv::conv(pool, level, math, &d, x, snake, w, bias, out, scratch);
 }
 
 fn run_attention(pool: &Pool, level: Level, op: &Op, a: Args) -> Result<()> {
-    let Op::Attention { mask } = *op else { return Ok(()) };
+    let Op::Attention { mask } = *op else {
+        return Ok(());
+    };
     let dims = attention_dims(a.ins[0].shape, a.ins[1].shape);
     let lengths = (a.count > 3).then(|| a.i32(3));
     for l in lengths.unwrap_or_default() {
@@ -221,9 +259,13 @@ fn run_attention(pool: &Pool, level: Level, op: &Op, a: Args) -> Result<()> {
         }
     }
     let (q, k, v) = (a.f32(0), a.f32(1), a.f32(2));
-    let Args { out, scratch, math, .. } = a;
+    let Args {
+        out, scratch, math, ..
+    } = a;
     let out = bytemuck::cast_slice_mut(out);
-    attention::attention(pool, level, math, mask, &dims, q, k, v, lengths, out, scratch);
+    attention::attention(
+        pool, level, math, mask, &dims, q, k, v, lengths, out, scratch,
+    );
     Ok(())
 }
 
@@ -235,13 +277,33 @@ fn run_sampling(pool: &Pool, op: &Op, scalars: &[f32], a: Args) {
     let Args { out, scratch, .. } = a;
     let out: &mut [f32] = bytemuck::cast_slice_mut(out);
     match op {
-        Op::Apg { scale, momentum, limit, eta } => {
-            let p = Apg { scale: scalars[scale.0], momentum: *momentum, limit: *limit, eta: *eta };
+        Op::Apg {
+            scale,
+            momentum,
+            limit,
+            eta,
+        } => {
+            let p = Apg {
+                scale: scalars[scale.0],
+                momentum: *momentum,
+                limit: *limit,
+                eta: *eta,
+            };
             guidance::apg(pool, p, x, y, third, b, ch, out, scratch);
         }
-        Op::Adg { scale, t, clip, renorm } => {
+        Op::Adg {
+            scale,
+            t,
+            clip,
+            renorm,
+        } => {
             let (scale, t) = (scalars[scale.0], scalars[t.0]);
-            let p = Adg { scale, t, clip: *clip, renorm: *renorm };
+            let p = Adg {
+                scale,
+                t,
+                clip: *clip,
+                renorm: *renorm,
+            };
             guidance::adg(pool, p, x, y, third, b, ch, out, scratch);
         }
         Op::Dcw { dcw, t } => {
@@ -254,7 +316,10 @@ fn run_sampling(pool: &Pool, op: &Op, scalars: &[f32], a: Args) {
 
 fn check_codes(codes: &[i32], levels: &[u32]) -> Result<()> {
     let entries: i64 = levels.iter().map(|l| i64::from(*l)).product();
-    match codes.iter().find(|c| !(0..entries).contains(&i64::from(**c))) {
+    match codes
+        .iter()
+        .find(|c| !(0..entries).contains(&i64::from(**c)))
+    {
         Some(code) => Err(Error::Request(format!(
             "audio code {code} is outside the code book of {entries} entries"
         ))),
@@ -263,16 +328,31 @@ fn check_codes(codes: &[i32], levels: &[u32]) -> Result<()> {
 }
 
 fn product(x: &[usize], w: &[usize]) -> Product {
-    Product { m: x.iter().product::<usize>() / w[1], n: w[0], k: w[1] }
+    Product {
+        m: x.iter().product::<usize>() / w[1],
+        n: w[0],
+        k: w[1],
+    }
 }
 
 fn attention_dims(q: &[usize], k: &[usize]) -> AttentionDims {
-    AttentionDims { b: q[0], t: q[1], s: k[1], heads: q[2], kv_heads: k[2], d: q[3] }
+    AttentionDims {
+        b: q[0],
+        t: q[1],
+        s: k[1],
+        heads: q[2],
+        kv_heads: k[2],
+        d: q[3],
+    }
 }
 
 fn conv_dims(op: &Op, ins: &[&[usize]; MAX_INS], out: &[usize]) -> ConvDims {
     let (w, transposed, stride, dilation, pad) = match *op {
-        Op::Conv1d { dilation, stride, pad } => (1, false, stride, dilation, pad),
+        Op::Conv1d {
+            dilation,
+            stride,
+            pad,
+        } => (1, false, stride, dilation, pad),
         Op::SnakeConv1d { dilation, pad } => (3, false, 1, dilation, pad),
         Op::ConvTranspose1d { stride, pad } => (1, true, stride, 1, pad),
         Op::SnakeConvTranspose1d { stride, pad } => (3, true, stride, 1, pad),
@@ -281,5 +361,16 @@ fn conv_dims(op: &Op, ins: &[&[usize]; MAX_INS], out: &[usize]) -> ConvDims {
     let k = if transposed { ins[w][0] } else { ins[w][1] };
     let (b, t_in, cin) = (ins[0][0], ins[0][1], ins[0][2]);
     let (t_out, cout) = (out[1], out[2]);
-    ConvDims { b, t_in, t_out, cin, cout, k, stride, dilation, pad, transposed }
+    ConvDims {
+        b,
+        t_in,
+        t_out,
+        cin,
+        cout,
+        k,
+        stride,
+        dilation,
+        pad,
+        transposed,
+    }
 }

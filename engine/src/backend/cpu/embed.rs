@@ -13,12 +13,17 @@ pub fn embed(
     c: usize,
     out: &mut [f32],
 ) -> Result<()> {
-    if let Some(id) = ids.iter().find(|id| usize::try_from(**id).map_or(true, |id| id >= rows)) {
+    if let Some(id) = ids
+        .iter()
+        .find(|id| usize::try_from(**id).map_or(true, |id| id >= rows))
+    {
         return Err(Error::Request(format!(
             "token {id} is outside the vocabulary of {rows} entries; the tokenizer does not \
              belong to these weights"
         )));
     }
-    pool.pieces(out, c, |i, row| table.slice(ids[i] as usize * c, c).widen(row));
+    pool.pieces(out, c, |i, row| {
+        table.slice(ids[i] as usize * c, c).widen(row)
+    });
     Ok(())
 }

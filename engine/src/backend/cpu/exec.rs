@@ -2,9 +2,9 @@
 //!
 //! The only place where memory becomes slices is [`Frame::args`].
 
+use super::Core;
 use super::dispatch;
 use super::memory::{ALIGN, Block, Inner};
-use super::Core;
 use super::weight::Weight;
 use crate::backend::{Bound, Ready, Region};
 use crate::error::{Error, Result};
@@ -66,7 +66,10 @@ impl<'a> Args<'a> {
 
     /// Input `i` as stored weights.
     pub fn weight(&self, i: usize) -> Weight<'a> {
-        Weight { bytes: self.ins[i].bytes.unwrap_or_default(), dtype: self.ins[i].dtype }
+        Weight {
+            bytes: self.ins[i].bytes.unwrap_or_default(),
+            dtype: self.ins[i].dtype,
+        }
     }
 
     /// The output as f32.
@@ -106,7 +109,9 @@ impl Prepared {
                 bytes.next_multiple_of(ALIGN)
             })
             .collect();
-        let plan = plan(&bound.program, ALIGN, &|v| bound.is_external(v), &|i| sizes[i]);
+        let plan = plan(&bound.program, ALIGN, &|v| bound.is_external(v), &|i| {
+            sizes[i]
+        });
         let mut regions = Vec::new();
         let mut inner = core.memory.lock();
         inner.grow_arena(plan.arena_bytes)?;
@@ -120,7 +125,9 @@ impl Prepared {
         }
         let mut copies = Vec::new();
         for (v, region) in &bound.copies {
-            let from = places[v.index()].clone().ok_or_else(|| homeless(&bound.program))?;
+            let from = places[v.index()]
+                .clone()
+                .ok_or_else(|| homeless(&bound.program))?;
             copies.push((from, external(&inner, region)?, region.bytes()));
             regions.push(region.clone());
         }
@@ -147,7 +154,9 @@ impl Prepared {
         for step in &self.program.steps {
             for (i, v) in step.ins.iter().enumerate() {
                 let root = self.program.root(*v).index();
-                let Some(Place::Block(block, offset)) = &self.places[root] else { continue };
+                let Some(Place::Block(block, offset)) = &self.places[root] else {
+                    continue;
+                };
                 let address = block.ptr() as usize + offset;
                 if step.op.weight_inputs().contains(&i) || address % 4 == 0 {
                     continue;
@@ -190,7 +199,10 @@ impl Prepared {
         }
         for (i, (from, _, n)) in self.copies.iter().enumerate() {
             let from = span(from, *n);
-            if self.copies[..i].iter().any(|(_, to, n)| overlap(&from, &span(to, *n))) {
+            if self.copies[..i]
+                .iter()
+                .any(|(_, to, n)| overlap(&from, &span(to, *n)))
+            {
                 return Err(Error::Bug(format!(
                     "program {}: an output is copied over what another output reads",
                     self.program.name
@@ -201,7 +213,9 @@ impl Prepared {
     }
 
     fn span(&self, root: usize) -> Result<Span> {
-        let place = self.places[root].as_ref().ok_or_else(|| homeless(&self.program))?;
+        let place = self.places[root]
+            .as_ref()
+            .ok_or_else(|| homeless(&self.program))?;
         Ok(span(place, self.program.vals[root].bytes()))
     }
 
@@ -228,7 +242,10 @@ impl Ready for Prepared {
             )));
         }
         let inner = self.core.memory.lock();
-        let mut frame = Frame { prepared: self, arena: inner.arena() };
+        let mut frame = Frame {
+            prepared: self,
+            arena: inner.arena(),
+        };
         for i in 0..self.program.steps.len() {
             let op = &self.program.steps[i].op;
             dispatch::step(&self.core.pool, self.core.level, op, scalars, frame.args(i))?;
@@ -258,7 +275,11 @@ impl Frame<'_> {
         let p = self.prepared;
         let step = &p.program.steps[i];
         let in_place = p.in_place(step);
-        let empty = In { bytes: None, shape: &[], dtype: DType::F32 };
+        let empty = In {
+            bytes: None,
+            shape: &[],
+            dtype: DType::F32,
+        };
         let mut ins = [empty; MAX_INS];
         for (j, v) in step.ins.iter().enumerate() {
             let info = &p.program.vals[v.index()];
@@ -273,7 +294,11 @@ impl Frame<'_> {
                 }
                 _ => None,
             };
-            ins[j] = In { bytes, shape: &info.shape, dtype: info.dtype };
+            ins[j] = In {
+                bytes,
+                shape: &info.shape,
+                dtype: info.dtype,
+            };
         }
         let info = &p.program.vals[step.out.index()];
         let (offset, room) = p.scratch[i];
@@ -289,7 +314,10 @@ impl Frame<'_> {
         // handed out) nor the scratch space, which the planner placed beside all live values.
         // `&mut self` keeps the slices of two steps from living at once.
         let (out, scratch) = unsafe {
-            (std::slice::from_raw_parts_mut(out, len), std::slice::from_raw_parts_mut(scratch, room))
+            (
+                std::slice::from_raw_parts_mut(out, len),
+                std::slice::from_raw_parts_mut(scratch, room),
+            )
         };
         Args {
             ins,

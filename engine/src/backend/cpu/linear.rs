@@ -1,8 +1,8 @@
 //! Matrix products with weights `(N, K)` as stored.
 
 use super::level::Level;
-use super::pool::Pool;
 use super::parts::Parts;
+use super::pool::Pool;
 use super::vecmath;
 use super::weight::{Weight, round_bf16};
 use crate::program::Math;

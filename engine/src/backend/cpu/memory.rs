@@ -61,7 +61,11 @@ impl Block {
     fn host(host: HostBytes) -> Block {
         let bytes = host.bytes().len();
         let ptr = std::ptr::null_mut();
-        Block { ptr, bytes, owner: Owner::Host(host) }
+        Block {
+            ptr,
+            bytes,
+            owner: Owner::Host(host),
+        }
     }
 
     /// First byte. Only blocks that are not [`Block::is_host`] may be written through it.
@@ -93,9 +97,9 @@ pub struct Inner {
 impl Inner {
     /// The block behind a handle.
     pub fn block(&self, id: u64) -> Result<&Arc<Block>> {
-        self.blocks.get(&id).ok_or_else(|| {
-            Error::Bug(format!("buffer {id} does not belong to this CPU backend"))
-        })
+        self.blocks
+            .get(&id)
+            .ok_or_else(|| Error::Bug(format!("buffer {id} does not belong to this CPU backend")))
     }
 
     /// The arena.
@@ -115,7 +119,10 @@ impl Inner {
 
     fn range(&self, id: u64, offset: usize, len: usize) -> Result<&Arc<Block>> {
         let block = self.block(id)?;
-        if offset.checked_add(len).is_none_or(|end| end > block.bytes()) {
+        if offset
+            .checked_add(len)
+            .is_none_or(|end| end > block.bytes())
+        {
             return Err(Error::Bug(format!(
                 "bytes {offset}.. of length {len} lie outside a buffer of {} bytes",
                 block.bytes()
@@ -133,8 +140,14 @@ pub struct Memory {
 impl Memory {
     /// No blocks, an empty arena.
     pub fn new() -> Result<Self> {
-        let inner = Inner { blocks: HashMap::new(), next: 1, arena: Block::zeroed(0)? };
-        Ok(Memory { inner: Mutex::new(inner) })
+        let inner = Inner {
+            blocks: HashMap::new(),
+            next: 1,
+            arena: Block::zeroed(0)?,
+        };
+        Ok(Memory {
+            inner: Mutex::new(inner),
+        })
     }
 
     /// Exclusive access to the contents of every block and of the arena. A run holds it from its
@@ -203,8 +216,16 @@ impl Release for Memory {
 pub fn physical_bytes() -> u64 {
     // "MemTotal:       24635000 kB"
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|l| l.strip_prefix("MemTotal:")).unwrap_or_default();
-    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap_or(0) * 1024
+    let line = text
+        .lines()
+        .find_map(|l| l.strip_prefix("MemTotal:"))
+        .unwrap_or_default();
+    line.trim()
+        .trim_end_matches("kB")
+        .trim()
+        .parse::<u64>()
+        .unwrap_or(0)
+        * 1024
 }
 
 #[cfg(test)]

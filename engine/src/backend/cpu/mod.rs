@@ -19,10 +19,12 @@ mod linear;
 mod memory;
 mod moving;
 mod norm;
+mod pack;
 mod parts;
 pub mod pool;
 mod rope;
 mod swiglu;
+mod tile;
 mod vecmath;
 mod weight;
 

@@ -19,7 +19,11 @@ unsafe impl<T: Send> Sync for Parts<'_, T> {}
 impl<'a, T> Parts<'a, T> {
     /// Wraps a slice for the length of its borrow.
     pub fn new(data: &'a mut [T]) -> Self {
-        Parts { ptr: data.as_mut_ptr(), len: data.len(), borrow: PhantomData }
+        Parts {
+            ptr: data.as_mut_ptr(),
+            len: data.len(),
+            borrow: PhantomData,
+        }
     }
 
     /// Elements `start..start + len`. Panics when they are not all inside.
@@ -28,7 +32,10 @@ impl<'a, T> Parts<'a, T> {
     /// No two parts that are alive at once may overlap.
     #[allow(clippy::mut_from_ref)]
     pub unsafe fn part(&self, start: usize, len: usize) -> &'a mut [T] {
-        assert!(start <= self.len && len <= self.len - start, "a part outside its slice");
+        assert!(
+            start <= self.len && len <= self.len - start,
+            "a part outside its slice"
+        );
         // SAFETY: inside the borrowed slice (checked above); disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.ptr.add(start), len) }
     }

@@ -2,8 +2,8 @@
 
 use super::level::Level;
 use super::linear::{Product, round};
-use super::pool::Pool;
 use super::parts::Parts;
+use super::pool::Pool;
 use super::vecmath;
 use super::weight::Weight;
 use crate::program::Math;

@@ -16,7 +16,10 @@ impl<'a> Weight<'a> {
     /// `len` elements from `start` on.
     pub fn slice(&self, start: usize, len: usize) -> Weight<'a> {
         let e = self.dtype.bytes();
-        Weight { bytes: &self.bytes[start * e..(start + len) * e], dtype: self.dtype }
+        Weight {
+            bytes: &self.bytes[start * e..(start + len) * e],
+            dtype: self.dtype,
+        }
     }
 
     /// Widens all elements into `out` of the same length; exact.
@@ -63,7 +66,10 @@ mod tests {
                     _ => bytes.extend(v.to_le_bytes()),
                 }
             }
-            let w = Weight { bytes: &bytes[1..], dtype };
+            let w = Weight {
+                bytes: &bytes[1..],
+                dtype,
+            };
             let mut out = [0f32; 4];
             w.slice(1, 4).widen(&mut out);
             assert_eq!(out, values[1..]);
