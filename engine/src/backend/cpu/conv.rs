@@ -1,7 +1,7 @@
 //! Convolutions along time, plain and transposed, with an optional Snake in front.
 
 use super::level::Level;
-use super::linear::round;
+use super::pack::round_row;
 use super::pool::Pool;
 use super::vecmath;
 use super::weight::Weight;
@@ -66,7 +66,9 @@ pub fn conv(
     let (ws, factors) = rest.split_at_mut(d.k * d.cin * d.cout);
     let (a, ib) = factors.split_at_mut(d.cin);
     w.widen(ws);
-    round(math, ws);
+    if math == Math::Bf16 {
+        round_row(level, ws);
+    }
     if let Some(s) = snake {
         for c in 0..d.cin {
             (a[c], ib[c]) = vecmath::snake_factors(s.alpha[c], s.beta[c]);
@@ -79,7 +81,9 @@ pub fn conv(
             Some(_) => vecmath::snake_row(level, x, a, ib, row),
             None => row.copy_from_slice(x),
         }
-        round(math, row);
+        if math == Math::Bf16 {
+            round_row(level, row);
+        }
     });
     let xs = &*xs;
     pool.pieces(out, d.cout, |i, row| {

@@ -4,18 +4,21 @@ use super::attention::{self, AttentionDims};
 use super::conv::{self, ConvDims, Snake};
 use super::dcw::{self, DcwDims};
 use super::exec::Args;
+use super::gemm::Product;
 use super::guidance::{self, Adg, Apg};
 use super::level::Level;
-use super::linear::{self, Product};
+use super::linear;
 use super::pool::Pool;
 use super::rope::{self, RopeDims};
+use super::tile::Kernel;
 use super::{elementwise, embed, fsq, moving, norm, swiglu};
 use crate::error::{Error, Result};
 use crate::program::op::MAX_INS;
 use crate::program::{Op, Program};
 
 /// Bytes of scratch space that step `i` wants on a pool of `threads` threads.
-pub fn scratch_bytes(program: &Program, i: usize, threads: usize) -> usize {
+pub fn scratch_bytes(program: &Program, i: usize, level: Level, threads: usize) -> usize {
+    let kernel = Kernel::new(level, program.math);
     let step = &program.steps[i];
     let mut ins: [&[usize]; MAX_INS] = [&[]; MAX_INS];
     for (shape, v) in ins.iter_mut().zip(&step.ins) {
@@ -23,8 +26,8 @@ pub fn scratch_bytes(program: &Program, i: usize, threads: usize) -> usize {
     }
     let out = &program.vals[step.out.index()].shape;
     match &step.op {
-        Op::Linear => linear::linear_scratch_bytes(product(ins[0], ins[1]), threads),
-        Op::SwiGlu => swiglu::swiglu_scratch_bytes(product(ins[0], ins[1]), threads),
+        Op::Linear => linear::linear_scratch_bytes(kernel, product(ins[0], ins[1]), threads),
+        Op::SwiGlu => swiglu::swiglu_scratch_bytes(kernel, product(ins[0], ins[1]), threads),
         Op::Attention { .. } => {
             attention::attention_scratch_bytes(&attention_dims(ins[0], ins[1]), threads)
         }
@@ -207,22 +210,19 @@ fn run_norms(pool: &Pool, level: Level, op: &Op, mut a: Args) {
 
 fn run_products(pool: &Pool, level: Level, op: &Op, a: Args) {
     let p = product(a.ins[0].shape, a.ins[1].shape);
+    let kernel = Kernel::new(level, a.math);
     let (x, w) = (a.f32(0), a.weight(1));
     let third = (a.count > 2).then_some(2);
     if *op == Op::SwiGlu {
         let up = a.weight(2);
-        let Args {
-            out, scratch, math, ..
-        } = a;
+        let Args { out, scratch, .. } = a;
         let out = bytemuck::cast_slice_mut(out);
-        swiglu::swiglu(pool, level, math, p, x, w, up, out, scratch);
+        swiglu::swiglu(pool, kernel, p, x, w, up, out, scratch);
     } else {
         let bias = third.map(|i| a.f32(i));
-        let Args {
-            out, scratch, math, ..
-        } = a;
+        let Args { out, scratch, .. } = a;
         let out = bytemuck::cast_slice_mut(out);
-        linear::linear(pool, level, math, p, x, w, bias, out, scratch);
+        linear::linear(pool, kernel, p, x, w, bias, out, scratch);
     }
 }
 

@@ -104,7 +104,7 @@ impl Prepared {
         let threads = core.pool.threads();
         let sizes: Vec<usize> = (0..bound.program.steps.len())
             .map(|i| {
-                let bytes = dispatch::scratch_bytes(&bound.program, i, threads);
+                let bytes = dispatch::scratch_bytes(&bound.program, i, core.level, threads);
                 // Lines of both ends are not shared with what other threads write.
                 bytes.next_multiple_of(ALIGN)
             })

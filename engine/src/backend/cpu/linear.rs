@@ -1,34 +1,25 @@
-//! Matrix products with weights `(N, K)` as stored.
+//! Linear layers.
 
-use super::level::Level;
+use super::gemm::{Product, gemm, gemm_scratch_bytes};
+use super::gemv::{MAX_ROWS, gemv, gemv_scratch_bytes, store_column};
 use super::parts::Parts;
 use super::pool::Pool;
-use super::vecmath;
-use super::weight::{Weight, round_bf16};
-use crate::program::Math;
-
-/// Extents of a product: `(m, k) x (n, k)^T`.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Product {
-    /// Rows of activations.
-    pub m: usize,
-    /// Output features.
-    pub n: usize,
-    /// Input features.
-    pub k: usize,
-}
+use super::tile::Kernel;
+use super::weight::Weight;
 
 /// Bytes of scratch [`linear`] wants.
-pub fn linear_scratch_bytes(p: Product, threads: usize) -> usize {
-    4 * (p.m * p.k + threads * p.k)
+pub fn linear_scratch_bytes(kernel: Kernel, p: Product, threads: usize) -> usize {
+    match p.m <= MAX_ROWS {
+        true => gemv_scratch_bytes(p),
+        false => gemm_scratch_bytes(kernel, p, 1, threads),
+    }
 }
 
-/// `out = x w^T (+ bias)`.
-#[allow(clippy::too_many_arguments)]
+/// `Op::Linear`: `out = x w^T (+ bias)`.
+#[allow(clippy::too_many_arguments)] // one argument per operand of the contract
 pub fn linear(
     pool: &Pool,
-    level: Level,
-    math: Math,
+    kernel: Kernel,
     p: Product,
     x: &[f32],
     w: Weight,
@@ -36,27 +27,26 @@ pub fn linear(
     out: &mut [f32],
     scratch: &mut [u8],
 ) {
-    let (xs, ws) = bytemuck::cast_slice_mut::<u8, f32>(scratch).split_at_mut(p.m * p.k);
-    xs.copy_from_slice(x);
-    round(math, xs);
-    let xs = &*xs;
-    let (ws, out) = (Parts::new(ws), Parts::new(out));
-    pool.run(p.n, &|n, thread| {
-        // SAFETY: one part per thread, and no two jobs of a thread run at once.
-        let row = unsafe { ws.part(thread * p.k, p.k) };
-        w.slice(n * p.k, p.k).widen(row);
-        round(math, row);
-        for m in 0..p.m {
-            // SAFETY: column n belongs to this job alone.
-            let o = unsafe { out.part(m * p.n + n, 1) };
-            o[0] = vecmath::dot(level, &xs[m * p.k..][..p.k], row) + bias.map_or(0.0, |b| b[n]);
+    let out = Parts::new(out);
+    if p.m <= MAX_ROWS {
+        gemv(pool, kernel, p, x, [w], scratch, |n, [sums]| {
+            let bias = bias.map_or(0.0, |b| b[n]);
+            store_column(&out, p, n, &sums.map(|s| s + bias));
+        });
+        return;
+    }
+    gemm(pool, kernel, p, x, [w], scratch, |s, [sums]| {
+        for (i, sums) in sums.0.iter().enumerate().take(s.rows) {
+            // SAFETY: every place of the output is stored once.
+            let row = unsafe { out.part((s.row + i) * p.n + s.col, s.cols) };
+            match bias {
+                None => row.copy_from_slice(&sums[..s.cols]),
+                Some(bias) => {
+                    for ((o, sum), b) in row.iter_mut().zip(sums).zip(&bias[s.col..]) {
+                        *o = sum + b;
+                    }
+                }
+            }
         }
     });
-}
-
-/// Rounds operands where products take bf16.
-pub fn round(math: Math, row: &mut [f32]) {
-    if math == Math::Bf16 {
-        row.iter_mut().for_each(|x| *x = round_bf16(*x));
-    }
 }

@@ -13,6 +13,8 @@ mod elementwise;
 mod embed;
 mod exec;
 mod fsq;
+mod gemm;
+mod gemv;
 mod guidance;
 mod level;
 mod linear;

@@ -4,7 +4,7 @@
 use super::level::Level;
 use super::tile::{Kernel, NR};
 use super::vecmath::leveled;
-use super::weight::{Weight, round_bf16};
+use super::weight::Weight;
 use crate::program::DType;
 use half::bf16;
 
@@ -29,8 +29,14 @@ leveled! {
 #[inline(always)]
 fn round_body<const FMA: bool>(row: &mut [f32]) {
     for x in row {
-        *x = f32::from_bits(rounded_bits(*x));
+        *x = rounded(*x);
     }
+}
+
+/// The nearest bf16, ties to even.
+#[inline(always)]
+pub fn rounded(x: f32) -> f32 {
+    f32::from_bits(rounded_bits(x))
 }
 
 /// Bits of the nearest bf16 (ties to even), widened. A NaN stays one.
@@ -128,7 +134,7 @@ fn lane(kernel: Kernel, values: &[f32]) -> u32 {
         };
         bits(0) | bits(1) << 16
     } else if kernel.round {
-        round_bf16(values[0]).to_bits()
+        bf16::from_f32(values[0]).to_f32().to_bits()
     } else {
         values[0].to_bits()
     }

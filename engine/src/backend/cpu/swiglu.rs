@@ -1,24 +1,27 @@
 //! The gated half of a feed-forward block.
 
-use super::level::Level;
-use super::linear::{Product, round};
+use super::gemm::{Product, gemm, gemm_scratch_bytes};
+use super::gemv::{MAX_ROWS, gemv, gemv_scratch_bytes, store_column};
 use super::parts::Parts;
 use super::pool::Pool;
+use super::tile::Kernel;
 use super::vecmath;
 use super::weight::Weight;
-use crate::program::Math;
 
 /// Bytes of scratch [`swiglu`] wants.
-pub fn swiglu_scratch_bytes(p: Product, threads: usize) -> usize {
-    4 * (p.m * p.k + threads * 2 * p.k)
+pub fn swiglu_scratch_bytes(kernel: Kernel, p: Product, threads: usize) -> usize {
+    match p.m <= MAX_ROWS {
+        true => gemv_scratch_bytes(p),
+        false => gemm_scratch_bytes(kernel, p, 2, threads),
+    }
 }
 
-/// `out = silu(x gate^T) * (x up^T)`.
-#[allow(clippy::too_many_arguments)]
+/// `Op::SwiGlu`: `out = silu(x gate^T) (x up^T)`. The two products of a tile meet while they are
+/// in the cache; neither is ever whole in memory.
+#[allow(clippy::too_many_arguments)] // one argument per operand of the contract
 pub fn swiglu(
     pool: &Pool,
-    level: Level,
-    math: Math,
+    kernel: Kernel,
     p: Product,
     x: &[f32],
     gate: Weight,
@@ -26,25 +29,25 @@ pub fn swiglu(
     out: &mut [f32],
     scratch: &mut [u8],
 ) {
-    let (xs, ws) = bytemuck::cast_slice_mut::<u8, f32>(scratch).split_at_mut(p.m * p.k);
-    xs.copy_from_slice(x);
-    round(math, xs);
-    let xs = &*xs;
-    let (ws, out) = (Parts::new(ws), Parts::new(out));
-    pool.run(p.n, &|n, thread| {
-        // SAFETY: one part per thread, and no two jobs of a thread run at once.
-        let rows = unsafe { ws.part(thread * 2 * p.k, 2 * p.k) };
-        let (g, u) = rows.split_at_mut(p.k);
-        gate.slice(n * p.k, p.k).widen(g);
-        up.slice(n * p.k, p.k).widen(u);
-        round(math, g);
-        round(math, u);
-        for m in 0..p.m {
-            let x = &xs[m * p.k..][..p.k];
-            let z = vecmath::dot(level, x, g);
-            // SAFETY: column n belongs to this job alone.
-            let o = unsafe { out.part(m * p.n + n, 1) };
-            o[0] = z / (1.0 + (-z).exp()) * vecmath::dot(level, x, u);
+    let level = kernel.level();
+    let out = Parts::new(out);
+    if p.m <= MAX_ROWS {
+        gemv(pool, kernel, p, x, [gate, up], scratch, |n, [g, u]| {
+            let mut values = *g;
+            vecmath::silu_row(level, &mut values);
+            values.iter_mut().zip(u).for_each(|(v, u)| *v *= u);
+            store_column(&out, p, n, &values);
+        });
+        return;
+    }
+    gemm(pool, kernel, p, x, [gate, up], scratch, |s, [g, u]| {
+        for (i, (g, u)) in g.0.iter_mut().zip(&u.0).enumerate().take(s.rows) {
+            vecmath::silu_row(level, g);
+            // SAFETY: every place of the output is stored once.
+            let row = unsafe { out.part((s.row + i) * p.n + s.col, s.cols) };
+            for ((o, g), u) in row.iter_mut().zip(&*g).zip(u) {
+                *o = g * u;
+            }
         }
     });
 }

@@ -20,7 +20,7 @@ pub struct Sums(pub [[f32; NR]; MR_MAX]);
 
 impl Sums {
     /// Zeros.
-    pub fn new() -> Self {
+    pub const fn new() -> Self {
         Sums([[0.0; NR]; MR_MAX])
     }
 }

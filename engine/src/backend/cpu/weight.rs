@@ -45,11 +45,6 @@ impl<'a> Weight<'a> {
     }
 }
 
-/// Rounds to the nearest bf16, ties to even, and widens again.
-pub fn round_bf16(x: f32) -> f32 {
-    bf16::from_f32(x).to_f32()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
