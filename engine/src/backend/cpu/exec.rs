@@ -158,7 +158,7 @@ impl Prepared {
                     continue;
                 };
                 let address = block.ptr() as usize + offset;
-                if step.op.weight_inputs().contains(&i) || address % 4 == 0 {
+                if step.op.weight_inputs().contains(&i) || address.is_multiple_of(4) {
                     continue;
                 }
                 let bytes = self.program.vals[root].bytes();

@@ -3,7 +3,6 @@
 //! system at a single stream, which it serves fastest.
 
 use super::gemm::Product;
-use super::level::Level;
 use super::pack::round_row;
 use super::parts::Parts;
 use super::pool::Pool;
@@ -166,6 +165,7 @@ pub fn store_column(out: &Parts<f32>, p: Product, n: usize, values: &[f32]) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::level::Level;
     use super::*;
     use half::f16;
 

@@ -15,7 +15,7 @@ const LARGE: usize = 1 << 20;
 
 #[repr(align(64))]
 #[derive(Clone, Copy)]
-struct Line([u8; ALIGN]);
+struct Line(#[allow(dead_code)] [u8; ALIGN]); // only ever seen as bytes
 
 enum Owner {
     /// Small blocks, on the heap.

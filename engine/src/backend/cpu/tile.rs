@@ -88,7 +88,7 @@ impl Kernel {
         if lanes < 128 {
             lanes
         } else {
-            lanes.div_ceil(16) * 16 + 16 * (lanes.div_ceil(16) % 2 ^ 1)
+            lanes.div_ceil(16) * 16 + 16 * ((lanes.div_ceil(16) % 2) ^ 1)
         }
     }
 
@@ -149,6 +149,8 @@ fn portable(rows: usize, t: Tile, sums: &mut Sums) {
 mod x86 {
     //! Vector kernels. The number of rows is a constant of each instance, so that all sums stay
     //! in registers; they are stored once, at the end.
+
+    #![allow(clippy::needless_range_loop)] // counted loops over registers, unrolled
 
     use super::{NR, Sums, Tile};
     use std::arch::x86_64::*;
