@@ -172,7 +172,7 @@ pub enum Op {
     /// `h / (H / G)`, scale `1/sqrt(D)`. ins: q `(B, T, H, D)`, k `(B, S, G, D)`,
     /// v `(B, S, G, D)`, optionally lengths i32 `(B)`: row b sees keys `0..lengths[b]` only
     /// (each in `1..=S`). out `(B, T, H, D)`. Never forms the full score matrix; softmax in f32.
-    /// Keys that a mask or length hides are not read.
+    /// Keys that a mask or length hides are not read; a query that sees none gives zeros.
     Attention {
         /// Which keys a query sees.
         mask: Mask,

@@ -132,7 +132,8 @@ fn one_query(
             }
         }
     }
-    let inverse = 1.0 / sum;
+    // A query that sees no key gives zeros.
+    let inverse = if sum > 0.0 { 1.0 / sum } else { 0.0 };
     out.iter_mut().for_each(|o| *o *= inverse);
 }
 

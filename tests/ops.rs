@@ -1,0 +1,127 @@
+//! Every operation of the CPU backend against the reference, at every level, in every form and
+//! with several numbers of threads.
+
+use engine::backend::Backend;
+use engine::backend::cpu::{CpuBackend, Level};
+use tests::cases::{Case, conformance};
+use tests::reference::evaluate;
+use tests::run::{FUSED, Form, run};
+
+fn backend(threads: usize, level: Level) -> CpuBackend {
+    CpuBackend::new(threads, Some(level)).expect("an available level opens")
+}
+
+/// Runs all cases; `f` says what is wrong with one, and everything wrong is reported at once.
+fn each_case(mut f: impl FnMut(&Case) -> Result<(), String>) {
+    let faults: Vec<String> = conformance()
+        .iter()
+        .filter_map(|case| f(case).err().map(|e| format!("{}: {e}", case.name)))
+        .collect();
+    assert!(
+        faults.is_empty(),
+        "{} cases failed:\n{}",
+        faults.len(),
+        faults.join("\n")
+    );
+}
+
+#[test]
+fn every_operation_agrees_with_the_reference_at_every_level() {
+    let backends: Vec<_> = Level::available()
+        .iter()
+        .map(|&l| (l, backend(2, l)))
+        .collect();
+    each_case(|case| {
+        let want = evaluate(&case.op, &case.values(), &case.scalars, case.math);
+        for (level, backend) in &backends {
+            let got = run(backend, case, Form::Plain).map_err(|e| format!("{level}: {e}"))?;
+            want.compare(&got).map_err(|e| format!("{level}: {e}"))?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn threads_and_places_do_not_change_a_bit() {
+    let backends: Vec<_> = [1, 2, 3].map(|n| backend(n, Level::detect())).into();
+    each_case(|case| {
+        let first = run(&backends[0], case, Form::Plain).map_err(|e| e.to_string())?;
+        for (i, backend) in backends.iter().enumerate() {
+            for form in [Form::Plain, Form::InPlace] {
+                let ids = case.values()[0].dtype == engine::program::DType::I32;
+                let codes = matches!(case.op, engine::program::Op::FsqEncode { .. });
+                if form == Form::InPlace && (ids || codes) {
+                    continue;
+                }
+                let got = run(backend, case, form).map_err(|e| e.to_string())?;
+                if let Some(at) = (0..got.len()).find(|&at| got[at] != first[at]) {
+                    return Err(format!(
+                        "{} threads, {form:?}: element {at} is {:e}, not {:e}",
+                        i + 1,
+                        got[at],
+                        first[at]
+                    ));
+                }
+            }
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn fused_operations_mean_their_definitions() {
+    let backend = backend(2, Level::detect());
+    let mut fused = 0;
+    each_case(|case| {
+        if FUSED.contains(&case.op.name()) {
+            fused += 1;
+            let want = evaluate(&case.op, &case.values(), &case.scalars, case.math);
+            let got = run(&backend, case, Form::Defined).map_err(|e| e.to_string())?;
+            want.compare(&got)?;
+        }
+        Ok(())
+    });
+    assert!(
+        fused >= FUSED.len(),
+        "only {fused} cases of fused operations"
+    );
+}
+
+#[test]
+fn the_list_of_fused_operations_is_the_engines() {
+    for case in conformance() {
+        let primitive = |op: &engine::program::Op| !FUSED.contains(&op.name());
+        let program = tests::run::program(&case, Form::Plain).expect(&case.name);
+        let lowered = engine::program::lower(&program, &|_| false);
+        // A primitive cannot be lowered further; a fused operation fails only at its parts.
+        let fails_at_once = matches!(&lowered, Err(e) if e.to_string().contains(case.op.name()));
+        assert!(
+            fails_at_once == primitive(&case.op),
+            "{}: {lowered:?}",
+            case.name
+        );
+    }
+}
+
+#[test]
+fn every_operation_has_a_case_of_its_own_name() {
+    let cases = conformance();
+    let mut names: Vec<&str> = cases.iter().map(|c| c.op.name()).collect();
+    names.sort_unstable();
+    names.dedup();
+    // All but `reshape`, which is no step.
+    assert_eq!(names.len(), 38, "{names:?}");
+    let mut full: Vec<&str> = cases.iter().map(|c| c.name.as_str()).collect();
+    full.sort_unstable();
+    let n = full.len();
+    full.dedup();
+    assert_eq!(full.len(), n, "two cases have one name");
+}
+
+#[test]
+fn the_backend_claims_every_operation() {
+    let backend = backend(1, Level::detect());
+    for case in conformance() {
+        assert!(backend.claims(&case.op), "{}", case.name);
+    }
+}

@@ -1,0 +1,88 @@
+//! Operations that move elements; exact.
+
+use super::{Tensor, Want};
+use engine::program::Op;
+
+/// The result, or `None` when the operation belongs elsewhere.
+pub fn evaluate(op: &Op, ins: &[Tensor], scalars: &[f64]) -> Option<Want> {
+    let x = &ins[0];
+    let mut out = Vec::new();
+    // Axes of x seen as (B, T, C); missing ones are 1.
+    let axis = |i: usize| x.shape.get(i).copied().unwrap_or(1);
+    let (b, t, c) = (axis(0), axis(1), axis(2));
+    match *op {
+        Op::ConcatChannels => {
+            for r in 0..x.rows() {
+                ins.iter().for_each(|p| out.extend_from_slice(p.row(r)));
+            }
+        }
+        Op::ConcatRows => {
+            for i in 0..b {
+                for p in ins {
+                    for t in 0..p.shape[1] {
+                        out.extend_from_slice(p.row(i * p.shape[1] + t));
+                    }
+                }
+            }
+        }
+        Op::SliceRows { start, len } => {
+            for i in 0..b {
+                (start..start + len).for_each(|r| out.extend_from_slice(x.row(i * t + r)));
+            }
+        }
+        Op::PadRows { rows } => {
+            for i in 0..b {
+                (0..t).for_each(|r| out.extend_from_slice(x.row(i * t + r)));
+                out.extend(std::iter::repeat_n(0.0, rows * c));
+            }
+        }
+        Op::SelectRow { index, rows } => {
+            let r = scalars[index.0].round().clamp(0.0, (b - 1) as f64) as usize;
+            (0..rows).for_each(|_| out.extend_from_slice(x.row(r)));
+        }
+        Op::SelectSlab { index } => {
+            let r = scalars[index.0].round().clamp(0.0, (b - 1) as f64) as usize;
+            let n = x.data.len() / b;
+            out.extend_from_slice(&x.data[r * n..(r + 1) * n]);
+        }
+        Op::PrependRow => {
+            for i in 0..b {
+                out.extend_from_slice(&ins[1].data);
+                (0..t).for_each(|r| out.extend_from_slice(x.row(i * t + r)));
+            }
+        }
+        Op::RepeatAdd => {
+            for n in 0..x.rows() {
+                for j in 0..ins[1].rows() {
+                    let sum = x.row(n).iter().zip(ins[1].row(j)).map(|(x, p)| x + p);
+                    // One rounding, correctly done everywhere.
+                    out.extend(sum.map(|s| f64::from(s as f32)));
+                }
+            }
+        }
+        Op::Embed => x
+            .data
+            .iter()
+            .for_each(|&id| out.extend_from_slice(ins[1].row(id as usize))),
+        Op::SelectByMask => {
+            for (r, &m) in x.data.iter().enumerate() {
+                out.extend_from_slice(ins[if m != 0.0 { 1 } else { 2 }].row(r));
+            }
+        }
+        Op::FsqDecode { ref levels } => {
+            for &code in &x.data {
+                let mut code = code as u64;
+                for &levels in levels {
+                    let levels = u64::from(levels);
+                    let k = code % levels;
+                    code /= levels;
+                    out.push(2.0 * k as f64 / (levels - 1) as f64 - 1.0);
+                }
+            }
+            let slack = vec![4.0 * super::U; out.len()];
+            return Some(Want { data: out, slack });
+        }
+        _ => return None,
+    }
+    Some(Want::exact(out))
+}
