@@ -2,8 +2,10 @@
 //! which binds a program to memory the same way for all of them.
 
 pub mod cpu;
+mod once;
 mod region;
 
+pub use once::{HostData, HostVec, Outputs, run_once};
 pub use region::{Buffer, Region, Release};
 
 use crate::error::{Error, Result};

@@ -118,6 +118,12 @@ impl Region {
         Ok(out)
     }
 
+    /// Elements from `start` on, as many as `out` holds.
+    pub fn read_f32_at(&self, backend: &dyn Backend, start: usize, out: &mut [f32]) -> Result<()> {
+        debug_assert!(start + out.len() <= self.len());
+        backend.read(&self.buffer, self.offset + start * 4, bytemuck::cast_slice_mut(out))
+    }
+
     /// All elements.
     pub fn read_i32(&self, backend: &dyn Backend) -> Result<Vec<i32>> {
         let mut out = vec![0i32; self.len()];
