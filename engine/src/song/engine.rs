@@ -1,0 +1,389 @@
+//! The façade: a checkpoint tree on a device, one request at a time to a song.
+
+use crate::audio::level;
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::models::config::DitConfig;
+use crate::program::Math;
+use crate::sample::denoise::{Condition, Job, Network, denoise};
+use crate::sample::noise::{NoiseKind, Stream};
+use crate::sample::schedule;
+use crate::song::loaded::{LoadedDit, LoadedText, LoadedVae};
+use crate::song::request::{Method, Song, SongItem, SongRequest, StageTimes};
+use crate::song::{Stage, Watch};
+use crate::text::prompt;
+use crate::weights::Checkpoints;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Latent frames per second.
+pub const FRAMES_PER_SECOND: usize = 25;
+/// Shorter songs are computed at this length (5.12 s), as upstream does.
+pub const MIN_FRAMES: usize = 128;
+/// Length in seconds of a song for which none was asked.
+pub const DEFAULT_DURATION_S: f64 = 120.0;
+
+/// How an engine is opened.
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// Folder with the published layout.
+    pub checkpoints: PathBuf,
+    /// The device.
+    pub backend: Arc<dyn Backend>,
+    /// How products treat their operands.
+    pub math: Math,
+    /// Which generator a seed starts.
+    pub noise: NoiseKind,
+}
+
+/// A diffusion model of the tree, loaded or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Name of its directory.
+    pub name: String,
+    /// Distilled for few steps without guidance.
+    pub is_turbo: bool,
+    /// Whether its weights are mapped and checked.
+    pub is_loaded: bool,
+}
+
+/// Everything denoising starts from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Caption prompt.
+    pub text_ids: Vec<u32>,
+    /// Lyric prompt.
+    pub lyric_ids: Vec<u32>,
+    /// Latent frames `T`.
+    pub frames: usize,
+    /// Rows `L` of the condition.
+    pub rows: usize,
+    /// Packed condition of one item `(L, He)`.
+    pub packed: Vec<f32>,
+    /// Source latents and mask of one item `(T, 128)`.
+    pub context: Vec<f32>,
+    /// Time of every step and the final 0.
+    pub schedule: Vec<f32>,
+    /// Initial noise of every item `(B, T, 64)`.
+    pub noise: Vec<f32>,
+}
+
+/// A checkpoint tree on a device. Models are mapped when they are first needed and stay.
+pub struct Engine {
+    options: EngineOptions,
+    tree: Checkpoints,
+    text: Option<LoadedText>,
+    vae: Option<LoadedVae>,
+    dits: Vec<(LoadedDit, Vec<f32>)>,
+}
+
+impl Engine {
+    /// Looks at the tree; maps nothing yet.
+    pub fn open(options: EngineOptions) -> Result<Self> {
+        let tree = Checkpoints::open(&options.checkpoints)?;
+        Ok(Engine { options, tree, text: None, vae: None, dits: Vec::new() })
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.options.backend
+    }
+
+    /// The tree.
+    pub fn checkpoints(&self) -> &Checkpoints {
+        &self.tree
+    }
+
+    /// Diffusion models of the tree. One whose config cannot be read is left out.
+    pub fn models(&self) -> Vec<ModelInfo> {
+        let info = |m: &crate::weights::Model| {
+            let config = DitConfig::load(&m.path).ok()?;
+            let is_loaded = self.dits.iter().any(|(d, _)| d.name == m.name);
+            Some(ModelInfo { name: m.name.clone(), is_turbo: config.is_turbo, is_loaded })
+        };
+        self.tree.dits().iter().filter_map(info).collect()
+    }
+
+    /// Maps and checks a diffusion model, the text encoder and the VAE, and computes what does
+    /// not depend on the request (folded weights, the timbre of silence).
+    pub fn load(&mut self, model: &str, watch: &dyn Watch) -> Result<()> {
+        let (total, math) = (3, self.options.math);
+        let backend = self.options.backend.clone();
+        watch.progress(Stage::Load, 0, total);
+        if self.text.is_none() {
+            self.text = Some(LoadedText::open(&self.tree, math)?);
+        }
+        watch.progress(Stage::Load, 1, total);
+        if self.vae.is_none() {
+            let vae = LoadedVae::open(&self.tree.vae()?, math)?;
+            vae.fold(&*backend, math)?;
+            self.vae = Some(vae);
+        }
+        watch.progress(Stage::Load, 2, total);
+        if !self.dits.iter().any(|(d, _)| d.name == model) {
+            let path = self.tree.dit(Some(model))?.path.clone();
+            let dit = LoadedDit::open(model, &path, math)?;
+            self.check_fit(&dit)?;
+            let frames = dit.config.timbre_fix_frame;
+            let timbre = dit.encoder(&*backend, math).timbre(&dit.silence(frames), frames)?;
+            self.dits.push((dit, timbre));
+        }
+        watch.progress(Stage::Load, total, total);
+        Ok(())
+    }
+
+    /// Parts of a tree that were not made for each other are found here, not in the middle of a
+    /// song.
+    fn check_fit(&self, dit: &LoadedDit) -> Result<()> {
+        let (text, vae) = (self.text()?, self.vae()?);
+        let pairs = [
+            (
+                "text_hidden_dim of the diffusion model and hidden_size of the text encoder",
+                dit.config.text_hidden_dim,
+                text.config.hidden_size,
+            ),
+            (
+                "latent channels of the diffusion model and of the VAE",
+                dit.config.audio_acoustic_hidden_dim,
+                vae.config.decoder_input_channels,
+            ),
+        ];
+        match pairs.iter().find(|(_, a, b)| a != b) {
+            None => Ok(()),
+            Some((what, a, b)) => Err(Error::Corrupt(format!(
+                "{}: {what} differ: {a} and {b}; the folders do not belong together",
+                dit.name
+            ))),
+        }
+    }
+
+    fn text(&self) -> Result<&LoadedText> {
+        self.text.as_ref().ok_or_else(|| Error::Bug("the text encoder is not loaded".into()))
+    }
+
+    fn vae(&self) -> Result<&LoadedVae> {
+        self.vae.as_ref().ok_or_else(|| Error::Bug("the VAE is not loaded".into()))
+    }
+
+    fn dit(&self, name: &str) -> Result<&(LoadedDit, Vec<f32>)> {
+        let found = self.dits.iter().find(|(d, _)| d.name == name);
+        found.ok_or_else(|| Error::Bug(format!("model {name} is not loaded")))
+    }
+
+    /// Request to songs.
+    pub fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
+        let mut times = StageTimes::default();
+        let start = Instant::now();
+        self.load(&request.model, watch)?;
+        times.load_s = start.elapsed().as_secs_f64();
+        let prepared = self.prepare(request, &mut times, watch)?;
+        let start = Instant::now();
+        let latents = self.diffuse(request, &prepared, &mut times, watch)?;
+        times.diffuse_s = start.elapsed().as_secs_f64();
+        let start = Instant::now();
+        let mut items = Vec::new();
+        let per_item = latents.len() / request.seeds.len();
+        for (seed, latents) in request.seeds.iter().zip(latents.chunks_exact(per_item)) {
+            let pcm = self.render(request, latents, watch)?;
+            items.push(SongItem { seed: *seed, pcm, latents: latents.to_vec() });
+        }
+        times.decode_s = start.elapsed().as_secs_f64();
+        let sample_rate = self.vae()?.config.sampling_rate as u32;
+        Ok(Song { items, sample_rate, frames: prepared.frames, times })
+    }
+
+    /// Prompts to the packed condition, schedule and noise. The model must be loaded.
+    pub fn prepare(
+        &self,
+        request: &SongRequest,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Prepared> {
+        if request.seeds.is_empty() {
+            return Err(Error::Request("no seed was given, so there is no song to make".into()));
+        }
+        let (backend, math) = (self.backend(), self.options.math);
+        let (dit, timbre) = self.dit(&request.model)?;
+        let schedule = schedule_of(&dit.config, request)?;
+        let frames = frames_of(request.duration_s);
+
+        let start = Instant::now();
+        watch.progress(Stage::Text, 0, 1);
+        let text = self.text()?;
+        let caption = prompt::caption_prompt(
+            &request.instruction,
+            &request.caption,
+            &request.metas,
+            request.duration_s,
+        );
+        let lyrics = prompt::lyric_prompt(&request.language, &request.lyrics);
+        let text_ids = text.tokenizer.encode(&caption, prompt::CAPTION_TOKENS)?;
+        let lyric_ids = text.tokenizer.encode(&lyrics, prompt::LYRIC_TOKENS)?;
+        let encoder = text.on(backend, math);
+        let hidden = encoder.hidden_states(&text_ids)?;
+        let embeds = encoder.embeddings(&lyric_ids)?;
+        watch.progress(Stage::Text, 1, 1);
+        times.text_s += start.elapsed().as_secs_f64();
+        if watch.cancelled() {
+            return Err(Error::Cancelled);
+        }
+
+        let start = Instant::now();
+        watch.progress(Stage::Condition, 0, 1);
+        let encoder = dit.encoder(backend, math);
+        let lyric = encoder.lyric(&embeds)?;
+        let packed = encoder.pack(&lyric, timbre, &hidden)?;
+        watch.progress(Stage::Condition, 1, 1);
+        times.condition_s += start.elapsed().as_secs_f64();
+
+        let rows = packed.len() / dit.config.encoder_hidden_size;
+        let context = context_of(&dit.config, &dit.silence(frames));
+        let noise = self.noise_of(request, frames * dit.config.audio_acoustic_hidden_dim);
+        Ok(Prepared { text_ids, lyric_ids, frames, rows, packed, context, schedule, noise })
+    }
+
+    fn noise_of(&self, request: &SongRequest, per_item: usize) -> Vec<f32> {
+        let mut noise = vec![0f32; request.seeds.len() * per_item];
+        for (seed, out) in request.seeds.iter().zip(noise.chunks_exact_mut(per_item)) {
+            self.options.noise.fill(*seed, out);
+        }
+        noise
+    }
+
+    /// Noise to final latents `(B, T, 64)`.
+    pub fn diffuse(
+        &self,
+        request: &SongRequest,
+        prepared: &Prepared,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f32>> {
+        let (dit, _) = self.dit(&request.model)?;
+        let batch = request.seeds.len();
+        let steps = prepared.schedule.len() - 1;
+        let step_noise = match request.sampling.method {
+            Method::Ode => Vec::new(),
+            Method::Sde => step_noise(&request.seeds, steps, prepared.noise.len() / batch),
+        };
+        let condition = Condition {
+            packed: &prepared.packed.repeat(batch),
+            rows: prepared.rows,
+            lengths: &vec![prepared.rows as i32; batch],
+            context: &prepared.context.repeat(batch),
+        };
+        let job = Job {
+            batch,
+            frames: prepared.frames,
+            schedule: &prepared.schedule[..steps],
+            sampling: &request.sampling,
+            start: &prepared.noise,
+            noise: &prepared.noise,
+            step_noise: &step_noise,
+            conditions: &[condition],
+            switch_step: steps,
+            repaint: None,
+        };
+        let net = Network {
+            backend: self.backend(),
+            config: &dit.config,
+            weights: &dit.weights,
+            math: self.options.math,
+        };
+        let mut evaluations = 0;
+        let mut count = |_: usize, _: f32, _: &crate::backend::Region| {
+            evaluations += 1;
+            Ok(())
+        };
+        let latents = denoise(net, &job, watch, Some(&mut count))?;
+        times.evaluations = evaluations;
+        Ok(latents)
+    }
+
+    /// Final latents `(T, 64)` of one item to PCM: interleaved, levelled, faded.
+    pub fn render(
+        &self,
+        request: &SongRequest,
+        latents: &[f32],
+        watch: &dyn Watch,
+    ) -> Result<Vec<f32>> {
+        let out = &request.output;
+        if latents.iter().all(|x| *x == 0.0) {
+            return Err(Error::Device("the latents are all zero; the checkpoint is faulty".into()));
+        }
+        let vae = self.vae()?;
+        let decoder = vae.on(self.backend(), self.options.math);
+        let mut pcm = if (out.latent_rescale, out.latent_shift) == (1.0, 0.0) {
+            decoder.decode_song(latents, watch)?
+        } else {
+            let moved: Vec<f32> =
+                latents.iter().map(|x| x * out.latent_rescale + out.latent_shift).collect();
+            decoder.decode_song(&moved, watch)?
+        };
+        if pcm.iter().any(|x| !x.is_finite()) {
+            return Err(Error::Device(
+                "the decoded audio is not finite; the checkpoint or the device is faulty".into(),
+            ));
+        }
+        level::finish(&mut pcm, vae.config.audio_channels, vae.config.sampling_rate as u32, out);
+        Ok(pcm)
+    }
+}
+
+/// Times of every step and the final 0.
+fn schedule_of(config: &DitConfig, request: &SongRequest) -> Result<Vec<f32>> {
+    let s = &request.sampling;
+    let custom = s.timesteps.as_deref();
+    if config.is_turbo {
+        schedule::turbo(Some(s.steps), s.shift, custom)
+    } else {
+        schedule::base(s.steps, s.shift, custom)
+    }
+}
+
+/// Latent frames of a length in seconds, which is first rounded to tenths (half to even), then
+/// cut to whole frames.
+pub fn frames_of(duration_s: Option<f64>) -> usize {
+    let seconds = duration_s.unwrap_or(DEFAULT_DURATION_S);
+    // Formatting rounds the exact decimal value, as Python's `round` does.
+    let tenths: f64 = format!("{seconds:.1}").parse().unwrap_or(seconds);
+    let samples = (tenths.max(0.1) * 48_000.0) as usize;
+    (samples / (48_000 / FRAMES_PER_SECOND)).max(MIN_FRAMES)
+}
+
+/// Silence as the source, everything to be generated: `(T, 64)` to `(T, 128)`.
+fn context_of(config: &DitConfig, silence: &[f32]) -> Vec<f32> {
+    let (channels, width) = (config.audio_acoustic_hidden_dim, config.in_channels);
+    let mask = vec![1f32; width - 2 * channels];
+    silence.chunks_exact(channels).flat_map(|frame| [frame, &mask].concat()).collect()
+}
+
+/// Fresh noise `(steps, B, per_item)`, a stream per item and step.
+fn step_noise(seeds: &[u64], steps: usize, per_item: usize) -> Vec<f32> {
+    let mut all = vec![0f32; steps * seeds.len() * per_item];
+    for (i, out) in all.chunks_exact_mut(per_item).enumerate() {
+        Stream::sde(i / seeds.len()).fill(seeds[i % seeds.len()], out);
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lengths_round_to_tenths_and_cut_to_frames() {
+        for (seconds, frames) in [
+            (12.34, 307),
+            (5.3, 132),
+            (10.0, 250),
+            (0.0, 128),
+            (600.0, 15_000),
+            (10.25, 254),
+            (10.35, 257),
+        ] {
+            assert_eq!(frames_of(Some(seconds)), frames, "{seconds}");
+        }
+        assert_eq!(frames_of(None), 3000);
+    }
+}
