@@ -78,7 +78,10 @@ pub fn run_once(
     let mut outputs = Vec::with_capacity(program.outs.len());
     for (name, v) in &program.outs {
         let info = &program.vals[v.index()];
-        outputs.push((name.as_str(), Region::zeros(backend, &info.shape, info.dtype)?));
+        outputs.push((
+            name.as_str(),
+            Region::zeros(backend, &info.shape, info.dtype)?,
+        ));
     }
     let ins: Vec<(&str, &Region)> = regions.iter().map(|(n, r)| (*n, r)).collect();
     let outs: Vec<(&str, &Region)> = outputs.iter().map(|(n, r)| (*n, r)).collect();

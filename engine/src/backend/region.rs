@@ -121,7 +121,11 @@ impl Region {
     /// Elements from `start` on, as many as `out` holds.
     pub fn read_f32_at(&self, backend: &dyn Backend, start: usize, out: &mut [f32]) -> Result<()> {
         debug_assert!(start + out.len() <= self.len());
-        backend.read(&self.buffer, self.offset + start * 4, bytemuck::cast_slice_mut(out))
+        backend.read(
+            &self.buffer,
+            self.offset + start * 4,
+            bytemuck::cast_slice_mut(out),
+        )
     }
 
     /// All elements.

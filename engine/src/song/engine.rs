@@ -82,7 +82,13 @@ impl Engine {
     /// Looks at the tree; maps nothing yet.
     pub fn open(options: EngineOptions) -> Result<Self> {
         let tree = Checkpoints::open(&options.checkpoints)?;
-        Ok(Engine { options, tree, text: None, vae: None, dits: Vec::new() })
+        Ok(Engine {
+            options,
+            tree,
+            text: None,
+            vae: None,
+            dits: Vec::new(),
+        })
     }
 
     /// The device.
@@ -100,7 +106,11 @@ impl Engine {
         let info = |m: &crate::weights::Model| {
             let config = DitConfig::load(&m.path).ok()?;
             let is_loaded = self.dits.iter().any(|(d, _)| d.name == m.name);
-            Some(ModelInfo { name: m.name.clone(), is_turbo: config.is_turbo, is_loaded })
+            Some(ModelInfo {
+                name: m.name.clone(),
+                is_turbo: config.is_turbo,
+                is_loaded,
+            })
         };
         self.tree.dits().iter().filter_map(info).collect()
     }
@@ -126,7 +136,9 @@ impl Engine {
             let dit = LoadedDit::open(model, &path, math)?;
             self.check_fit(&dit)?;
             let frames = dit.config.timbre_fix_frame;
-            let timbre = dit.encoder(&*backend, math).timbre(&dit.silence(frames), frames)?;
+            let timbre = dit
+                .encoder(&*backend, math)
+                .timbre(&dit.silence(frames), frames)?;
             self.dits.push((dit, timbre));
         }
         watch.progress(Stage::Load, total, total);
@@ -159,11 +171,15 @@ impl Engine {
     }
 
     fn text(&self) -> Result<&LoadedText> {
-        self.text.as_ref().ok_or_else(|| Error::Bug("the text encoder is not loaded".into()))
+        self.text
+            .as_ref()
+            .ok_or_else(|| Error::Bug("the text encoder is not loaded".into()))
     }
 
     fn vae(&self) -> Result<&LoadedVae> {
-        self.vae.as_ref().ok_or_else(|| Error::Bug("the VAE is not loaded".into()))
+        self.vae
+            .as_ref()
+            .ok_or_else(|| Error::Bug("the VAE is not loaded".into()))
     }
 
     fn dit(&self, name: &str) -> Result<&(LoadedDit, Vec<f32>)> {
@@ -186,11 +202,20 @@ impl Engine {
         let per_item = latents.len() / request.seeds.len();
         for (seed, latents) in request.seeds.iter().zip(latents.chunks_exact(per_item)) {
             let pcm = self.render(request, latents, watch)?;
-            items.push(SongItem { seed: *seed, pcm, latents: latents.to_vec() });
+            items.push(SongItem {
+                seed: *seed,
+                pcm,
+                latents: latents.to_vec(),
+            });
         }
         times.decode_s = start.elapsed().as_secs_f64();
         let sample_rate = self.vae()?.config.sampling_rate as u32;
-        Ok(Song { items, sample_rate, frames: prepared.frames, times })
+        Ok(Song {
+            items,
+            sample_rate,
+            frames: prepared.frames,
+            times,
+        })
     }
 
     /// Prompts to the packed condition, schedule and noise. The model must be loaded.
@@ -201,7 +226,9 @@ impl Engine {
         watch: &dyn Watch,
     ) -> Result<Prepared> {
         if request.seeds.is_empty() {
-            return Err(Error::Request("no seed was given, so there is no song to make".into()));
+            return Err(Error::Request(
+                "no seed was given, so there is no song to make".into(),
+            ));
         }
         let (backend, math) = (self.backend(), self.options.math);
         let (dit, timbre) = self.dit(&request.model)?;
@@ -240,7 +267,16 @@ impl Engine {
         let rows = packed.len() / dit.config.encoder_hidden_size;
         let context = context_of(&dit.config, &dit.silence(frames));
         let noise = self.noise_of(request, frames * dit.config.audio_acoustic_hidden_dim);
-        Ok(Prepared { text_ids, lyric_ids, frames, rows, packed, context, schedule, noise })
+        Ok(Prepared {
+            text_ids,
+            lyric_ids,
+            frames,
+            rows,
+            packed,
+            context,
+            schedule,
+            noise,
+        })
     }
 
     fn noise_of(&self, request: &SongRequest, per_item: usize) -> Vec<f32> {
@@ -309,15 +345,19 @@ impl Engine {
     ) -> Result<Vec<f32>> {
         let out = &request.output;
         if latents.iter().all(|x| *x == 0.0) {
-            return Err(Error::Device("the latents are all zero; the checkpoint is faulty".into()));
+            return Err(Error::Device(
+                "the latents are all zero; the checkpoint is faulty".into(),
+            ));
         }
         let vae = self.vae()?;
         let decoder = vae.on(self.backend(), self.options.math);
         let mut pcm = if (out.latent_rescale, out.latent_shift) == (1.0, 0.0) {
             decoder.decode_song(latents, watch)?
         } else {
-            let moved: Vec<f32> =
-                latents.iter().map(|x| x * out.latent_rescale + out.latent_shift).collect();
+            let moved: Vec<f32> = latents
+                .iter()
+                .map(|x| x * out.latent_rescale + out.latent_shift)
+                .collect();
             decoder.decode_song(&moved, watch)?
         };
         if pcm.iter().any(|x| !x.is_finite()) {
@@ -325,7 +365,12 @@ impl Engine {
                 "the decoded audio is not finite; the checkpoint or the device is faulty".into(),
             ));
         }
-        level::finish(&mut pcm, vae.config.audio_channels, vae.config.sampling_rate as u32, out);
+        level::finish(
+            &mut pcm,
+            vae.config.audio_channels,
+            vae.config.sampling_rate as u32,
+            out,
+        );
         Ok(pcm)
     }
 }
@@ -355,7 +400,10 @@ pub fn frames_of(duration_s: Option<f64>) -> usize {
 fn context_of(config: &DitConfig, silence: &[f32]) -> Vec<f32> {
     let (channels, width) = (config.audio_acoustic_hidden_dim, config.in_channels);
     let mask = vec![1f32; width - 2 * channels];
-    silence.chunks_exact(channels).flat_map(|frame| [frame, &mask].concat()).collect()
+    silence
+        .chunks_exact(channels)
+        .flat_map(|frame| [frame, &mask].concat())
+        .collect()
 }
 
 /// Fresh noise `(steps, B, per_item)`, a stream per item and step.

@@ -70,12 +70,21 @@ impl LoadedText {
                 config.vocab_size
             )));
         }
-        Ok(LoadedText { config, weights, tokenizer })
+        Ok(LoadedText {
+            config,
+            weights,
+            tokenizer,
+        })
     }
 
     /// The encoder on a device.
     pub fn on<'a>(&'a self, backend: &'a dyn Backend, math: Math) -> TextEncoder<'a> {
-        TextEncoder { backend, config: &self.config, weights: &self.weights, math }
+        TextEncoder {
+            backend,
+            config: &self.config,
+            weights: &self.weights,
+            math,
+        }
     }
 }
 
@@ -98,7 +107,12 @@ impl LoadedVae {
 
     /// The decoder on a device.
     pub fn on<'a>(&'a self, backend: &'a dyn Backend, math: Math) -> Decoder<'a> {
-        Decoder { backend, config: &self.config, weights: &self.weights, math }
+        Decoder {
+            backend,
+            config: &self.config,
+            weights: &self.weights,
+            math,
+        }
     }
 }
 
@@ -116,7 +130,15 @@ impl LoadedDit {
         let programs = [
             condition::lyric_encoder(&c, math, 1, PROBE)?,
             condition::timbre_encoder(&c, math, 1, PROBE)?,
-            condition::pack(&c, math, PackShape { lyric: 1, timbre: 1, text: 1 })?,
+            condition::pack(
+                &c,
+                math,
+                PackShape {
+                    lyric: 1,
+                    timbre: 1,
+                    text: 1,
+                },
+            )?,
             condition::null_condition(&c, math)?,
             audio_tokens::audio_tokenizer(&c, 1)?,
             audio_tokens::audio_detokenizer(&c, 1)?,
@@ -127,17 +149,31 @@ impl LoadedDit {
         let weights = checked(dir, &programs)?;
         let channels = c.audio_acoustic_hidden_dim;
         let silence = Silence::read(&dir.join("silence_latent.pt"), channels)?;
-        Ok(LoadedDit { name: name.to_string(), config: c, weights, silence })
+        Ok(LoadedDit {
+            name: name.to_string(),
+            config: c,
+            weights,
+            silence,
+        })
     }
 
     /// The condition encoders on a device.
     pub fn encoder<'a>(&'a self, backend: &'a dyn Backend, math: Math) -> ConditionEncoder<'a> {
-        ConditionEncoder { backend, config: &self.config, weights: &self.weights, math }
+        ConditionEncoder {
+            backend,
+            config: &self.config,
+            weights: &self.weights,
+            math,
+        }
     }
 
     /// Latents of `frames` frames of silence `(frames, C)`, repeated where the file is shorter.
     pub fn silence(&self, frames: usize) -> Vec<f32> {
         let all = &self.silence.data;
-        all.iter().copied().cycle().take(frames * self.silence.channels).collect()
+        all.iter()
+            .copied()
+            .cycle()
+            .take(frames * self.silence.channels)
+            .collect()
     }
 }

@@ -10,5 +10,5 @@ pub mod request;
 pub use engine::{Engine, EngineOptions, ModelInfo, Prepared};
 pub use progress::{NoWatch, Stage, Watch};
 pub use request::{
-    Guidance, Method, Metas, Output, Sampling, Solver, Song, SongItem, SongRequest, StageTimes,
+    Guidance, Metas, Method, Output, Sampling, Solver, Song, SongItem, SongRequest, StageTimes,
 };

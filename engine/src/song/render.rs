@@ -39,15 +39,25 @@ pub struct Tile {
 pub fn tiles(frames: usize, tile: usize, overlap: usize) -> Vec<Tile> {
     let tile = tile.max(2 * overlap + 1);
     if frames <= tile {
-        return vec![Tile { window: 0..frames, core: 0..frames }];
+        return vec![Tile {
+            window: 0..frames,
+            core: 0..frames,
+        }];
     }
     let mut all = Vec::new();
     let mut start = 0;
     while start < frames {
         let first = start.saturating_sub(overlap).min(frames - tile);
         let window = first..first + tile;
-        let end = if window.end == frames { frames } else { window.end - overlap };
-        all.push(Tile { window, core: start..end });
+        let end = if window.end == frames {
+            frames
+        } else {
+            window.end - overlap
+        };
+        all.push(Tile {
+            window,
+            core: start..end,
+        });
         start = end;
     }
     all
@@ -88,7 +98,10 @@ impl Decoder<'_> {
             if watch.cancelled() {
                 return Err(Error::Cancelled);
             }
-            x.write_f32(self.backend, &latents[tile.window.start * c..tile.window.end * c])?;
+            x.write_f32(
+                self.backend,
+                &latents[tile.window.start * c..tile.window.end * c],
+            )?;
             ready.run(&[])?;
             let from = (tile.core.start - tile.window.start) * step;
             let kept = &mut pcm[tile.core.start * step..tile.core.end * step];

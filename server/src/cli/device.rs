@@ -3,7 +3,7 @@
 use crate::env::Env;
 use clap::ValueEnum;
 use engine::backend::Backend;
-use engine::backend::cpu::CpuBackend;
+use engine::backend::cpu::{CpuBackend, Level};
 use engine::program::Math;
 use engine::{Error, Result};
 use std::sync::Arc;
@@ -27,10 +27,47 @@ impl DtypeFlag {
     }
 }
 
+/// Kind of device, as `--backend` and `ACESTEP_DEVICE` name it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceKind {
+    /// The best there is: a GPU with a backend in this build, else the processor.
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA card.
+    Cuda(usize),
+    /// Any GPU through Vulkan, Metal or DX12.
+    Wgpu(usize),
+}
+
+impl std::str::FromStr for DeviceKind {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let text = text.trim().to_ascii_lowercase();
+        let (name, index) = match text.split_once(':') {
+            Some((name, index)) => (
+                name,
+                index
+                    .parse()
+                    .map_err(|_| format!("{index:?} is not the number of a device"))?,
+            ),
+            None => (text.as_str(), 0),
+        };
+        match name {
+            "auto" | "" => Ok(DeviceKind::Auto),
+            "cpu" => Ok(DeviceKind::Cpu),
+            "cuda" => Ok(DeviceKind::Cuda(index)),
+            "wgpu" | "mps" | "xpu" => Ok(DeviceKind::Wgpu(index)),
+            _ => Err("it must be auto, cpu, cuda[:N] or wgpu[:N]".into()),
+        }
+    }
+}
+
 /// Flags that choose the device.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct DeviceArgs {
-    /// Device to compute on: auto or cpu [default: $ACESTEP_DEVICE or auto]
+    /// Device to compute on: auto, cpu, cuda[:N], wgpu[:N] [default: $ACESTEP_DEVICE or auto]
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
     /// Arithmetic of the products [default: bf16 where the hardware has it, else f32; f32 for
@@ -38,8 +75,12 @@ pub struct DeviceArgs {
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<DtypeFlag>,
     /// Threads of the CPU backend [default: all cores]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", env = "ACESTEP_THREADS")]
     pub threads: Option<std::num::NonZeroUsize>,
+    /// Highest instruction set of the CPU backend: portable, avx2, avx512, avx512bf16 [default:
+    /// what the processor has]
+    #[arg(long, value_name = "LEVEL")]
+    pub cpu_level: Option<Level>,
 }
 
 /// A device that was opened.
@@ -60,11 +101,16 @@ impl DeviceArgs {
 
     /// As [`Self::open`] in a given environment.
     pub fn open_with(&self, env: &Env) -> Result<Device> {
-        self.check(env)?;
-        let threads = self
-            .threads
-            .map_or_else(CpuBackend::default_threads, usize::from);
-        let backend = Arc::new(CpuBackend::new(threads, None)?);
+        let backend: Arc<dyn Backend> = match self.check(env)? {
+            DeviceKind::Cuda(index) => kernels::open(index)?,
+            DeviceKind::Wgpu(index) => shaders::open(index)?,
+            DeviceKind::Auto | DeviceKind::Cpu => {
+                let threads = self
+                    .threads
+                    .map_or_else(CpuBackend::default_threads, usize::from);
+                Arc::new(CpuBackend::new(threads, self.cpu_level)?)
+            }
+        };
         let math = match self.dtype {
             Some(dtype) => dtype.math(),
             None if backend.caps().native_bf16 => Math::Bf16,
@@ -74,23 +120,19 @@ impl DeviceArgs {
     }
 
     /// Refuses names and numbers that cannot be opened, without opening anything.
-    pub fn check(&self, env: &Env) -> Result<()> {
+    pub fn check(&self, env: &Env) -> Result<DeviceKind> {
         let (name, from) = match (&self.backend, env.text("ACESTEP_DEVICE")) {
             (Some(name), _) => (name.as_str(), "--backend"),
             (None, Some(name)) => (name, "ACESTEP_DEVICE"),
             (None, None) => ("auto", "--backend"),
         };
-        if !["auto", "cpu"].contains(&name.to_lowercase().as_str()) {
-            return Err(Error::Request(format!(
-                "{from} {name} is not a device of this version; use cpu or auto"
-            )));
-        }
         if self.threads.is_some_and(|n| n.get() > MAX_THREADS) {
             return Err(Error::Request(format!(
                 "--threads must be at most {MAX_THREADS}"
             )));
         }
-        Ok(())
+        name.parse()
+            .map_err(|why| Error::Request(format!("{from} {name} is not a device: {why}")))
     }
 }
 
@@ -108,12 +150,27 @@ mod tests {
             backend: Some("cpu".into()),
             ..Default::default()
         };
-        assert_eq!(flag.check(&env), Ok(()));
+        assert_eq!(flag.check(&env), Ok(DeviceKind::Cpu));
         let none = DeviceArgs::default();
         assert!(
             none.check(&env)
                 .is_err_and(|e| e.to_string().contains("ACESTEP_DEVICE tpu"))
         );
-        assert_eq!(none.check(&Env::default()), Ok(()));
+        assert_eq!(none.check(&Env::default()), Ok(DeviceKind::Auto));
+    }
+
+    #[test]
+    fn devices_are_named_as_the_environment_names_them() {
+        for (text, kind) in [
+            ("auto", DeviceKind::Auto),
+            ("CPU", DeviceKind::Cpu),
+            ("cuda:1", DeviceKind::Cuda(1)),
+            ("mps", DeviceKind::Wgpu(0)),
+            ("wgpu:2", DeviceKind::Wgpu(2)),
+        ] {
+            assert_eq!(text.parse(), Ok(kind));
+        }
+        assert!("tpu".parse::<DeviceKind>().is_err());
+        assert!("cuda:x".parse::<DeviceKind>().is_err());
     }
 }
