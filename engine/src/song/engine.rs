@@ -103,7 +103,7 @@ impl Engine {
 
     /// Diffusion models of the tree. One whose config cannot be read is left out.
     pub fn models(&self) -> Vec<ModelInfo> {
-        let info = |m: &crate::weights::Model| {
+        let info = |m: &crate::weights::tree::Model| {
             let config = DitConfig::load(&m.path).ok()?;
             let is_loaded = self.dits.iter().any(|(d, _)| d.name == m.name);
             Some(ModelInfo {
@@ -365,12 +365,7 @@ impl Engine {
                 "the decoded audio is not finite; the checkpoint or the device is faulty".into(),
             ));
         }
-        level::finish(
-            &mut pcm,
-            vae.config.audio_channels,
-            vae.config.sampling_rate as u32,
-            out,
-        );
+        level::finish(&mut pcm, vae.config.sampling_rate as u32, out);
         Ok(pcm)
     }
 }

@@ -60,7 +60,8 @@ impl LoadedText {
         let config = TextConfig::load(&dir)?;
         let program = text_encoder::text_encoder(&config, math, 1, PROBE)?;
         let weights = checked(&dir, &[program])?;
-        let tokenizer = Tokenizer::load(&tree.tokenizer_dir()?)?;
+        let file = tree.tokenizer()?;
+        let tokenizer = Tokenizer::load(file.parent().unwrap_or(&file))?;
         if tokenizer.vocabulary() > config.vocab_size {
             return Err(Error::Corrupt(format!(
                 "{}: the tokenizer has {} tokens, the model only {} embedding rows: the files do \
