@@ -1,7 +1,7 @@
 //! From operations to kernels: operand checks that need contents, scratch sizes, one call each.
 
 use super::attention::{self, AttentionDims};
-use super::conv::{self, ConvDims, Snake};
+use super::conv::{self, ConvDims, Operands, Snake};
 use super::dcw::{self, DcwDims};
 use super::exec::Args;
 use super::gemm::Product;
@@ -14,7 +14,7 @@ use super::tile::Kernel;
 use super::{elementwise, embed, fsq, moving, norm, swiglu};
 use crate::error::{Error, Result};
 use crate::program::op::MAX_INS;
-use crate::program::{Op, Program};
+use crate::program::{Op, Program, Step, ValKind};
 
 /// Bytes of scratch space that step `i` wants on a pool of `threads` threads.
 pub fn scratch_bytes(program: &Program, i: usize, level: Level, threads: usize) -> usize {
@@ -35,13 +35,40 @@ pub fn scratch_bytes(program: &Program, i: usize, level: Level, threads: usize) 
         | Op::ConvTranspose1d { .. }
         | Op::SnakeConv1d { .. }
         | Op::SnakeConvTranspose1d { .. } => {
-            conv::conv_scratch_bytes(&conv_dims(&step.op, &ins, out), threads)
+            let packed = packed_input(program, step).is_some();
+            conv::conv_scratch_bytes(kernel, &conv_dims(&step.op, &ins, out), threads, packed)
         }
         Op::Apg { .. } => guidance::apg_scratch_bytes(ins[0][0], ins[0][2]),
         Op::Adg { .. } => guidance::adg_scratch_bytes(ins[0][0], ins[0][2]),
         Op::Dcw { dcw, .. } => dcw::scratch_bytes(dcw, ins[0][0], ins[0][1], ins[0][2]),
         _ => 0,
     }
+}
+
+/// Which input of a step is a weight that is packed when the program is prepared: that of a
+/// convolution, unless it may change from run to run.
+pub fn packed_input(program: &Program, step: &Step) -> Option<usize> {
+    let weights = match step.op {
+        Op::Conv1d { .. }
+        | Op::ConvTranspose1d { .. }
+        | Op::SnakeConv1d { .. }
+        | Op::SnakeConvTranspose1d { .. } => conv_weights(&step.op),
+        _ => return None,
+    };
+    let root = program.root(step.ins[weights]);
+    match program.vals[root.index()].kind {
+        ValKind::Weight(_) | ValKind::Const(_) => Some(weights),
+        _ => None,
+    }
+}
+
+/// Extents of a step that is a convolution.
+pub fn step_conv_dims(program: &Program, step: &Step) -> ConvDims {
+    let mut ins: [&[usize]; MAX_INS] = [&[]; MAX_INS];
+    for (shape, v) in ins.iter_mut().zip(&step.ins) {
+        *shape = &program.vals[v.index()].shape;
+    }
+    conv_dims(&step.op, &ins, &program.vals[step.out.index()].shape)
 }
 
 /// Runs one step.
@@ -229,19 +256,22 @@ fn run_products(pool: &Pool, level: Level, op: &Op, a: Args) {
 fn run_conv(pool: &Pool, level: Level, op: &Op, a: Args) {
     let shapes = a.ins.map(|i| i.shape);
     let d = conv_dims(op, &shapes, a.shape);
-    let snakes = matches!(op, Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. });
-    let w = if snakes { 3 } else { 1 };
-    let snake = snakes.then(|| Snake {
-        alpha: a.f32(1),
-        beta: a.f32(2),
-    });
-    let bias = (a.count > w + 1).then(|| a.f32(w + 1));
-    let (x, w) = (a.f32(0), a.weight(w));
+    let w = conv_weights(op);
+    let operands = Operands {
+        x: a.f32(0),
+        snake: (w == 3).then(|| Snake {
+            alpha: a.f32(1),
+            beta: a.f32(2),
+        }),
+        w: a.weight(w),
+        packed: a.packed,
+        bias: (a.count > w + 1).then(|| a.f32(w + 1)),
+    };
     let Args {
         out, scratch, math, ..
     } = a;
     let out = bytemuck::cast_slice_mut(out);
-    conv::conv(pool, level, math, &d, x, snake, w, bias, out, scratch);
+    conv::conv(pool, Kernel::new(level, math), &d, operands, out, scratch);
 }
 
 fn run_attention(pool: &Pool, level: Level, op: &Op, a: Args) -> Result<()> {
@@ -346,19 +376,29 @@ fn attention_dims(q: &[usize], k: &[usize]) -> AttentionDims {
     }
 }
 
+/// Which input of a convolution its weights are.
+fn conv_weights(op: &Op) -> usize {
+    match op {
+        Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. } => 3,
+        _ => 1,
+    }
+}
+
 fn conv_dims(op: &Op, ins: &[&[usize]; MAX_INS], out: &[usize]) -> ConvDims {
-    let (w, transposed, stride, dilation, pad) = match *op {
+    let (transposed, stride, dilation, pad) = match *op {
         Op::Conv1d {
             dilation,
             stride,
             pad,
-        } => (1, false, stride, dilation, pad),
-        Op::SnakeConv1d { dilation, pad } => (3, false, 1, dilation, pad),
-        Op::ConvTranspose1d { stride, pad } => (1, true, stride, 1, pad),
-        Op::SnakeConvTranspose1d { stride, pad } => (3, true, stride, 1, pad),
-        _ => (1, false, 1, 1, 0),
+        } => (false, stride, dilation, pad),
+        Op::SnakeConv1d { dilation, pad } => (false, 1, dilation, pad),
+        Op::ConvTranspose1d { stride, pad } | Op::SnakeConvTranspose1d { stride, pad } => {
+            (true, stride, 1, pad)
+        }
+        _ => (false, 1, 1, 0),
     };
-    let k = if transposed { ins[w][0] } else { ins[w][1] };
+    let w = ins[conv_weights(op)];
+    let k = if transposed { w[0] } else { w[1] };
     let (b, t_in, cin) = (ins[0][0], ins[0][1], ins[0][2]);
     let (t_out, cout) = (out[1], out[2]);
     ConvDims {

@@ -2,10 +2,11 @@
 //!
 //! The only place where memory becomes slices is [`Frame::args`].
 
-use super::Core;
 use super::dispatch;
 use super::memory::{ALIGN, Block, Inner};
+use super::tile::Kernel;
 use super::weight::Weight;
+use super::{Core, conv};
 use crate::backend::{Bound, Ready, Region};
 use crate::error::{Error, Result};
 use crate::program::op::MAX_INS;
@@ -46,6 +47,8 @@ pub struct Args<'a> {
     pub scratch: &'a mut [u8],
     /// How products treat their operands.
     pub math: Math,
+    /// The weights of a convolution, if they were packed when the program was prepared.
+    pub packed: Option<&'a conv::Packed>,
 }
 
 impl<'a> Args<'a> {
@@ -93,6 +96,8 @@ pub struct Prepared {
     scratch: Vec<(usize, usize)>,
     /// From value to place, bytes.
     copies: Vec<(Place, Place, usize)>,
+    /// Packed weights per step; few have them.
+    packed: Vec<Option<Arc<conv::Packed>>>,
     scalars: usize,
     /// Keeps the buffers registered.
     _regions: Vec<Region>,
@@ -135,6 +140,7 @@ impl Prepared {
         regions.extend(bound.regions.into_iter().flatten());
         let mut prepared = Prepared {
             scratch: plan.scratch.into_iter().zip(sizes).collect(),
+            packed: vec![None; bound.program.steps.len()],
             scalars: bound.program.scalars(),
             program: bound.program,
             places,
@@ -143,6 +149,7 @@ impl Prepared {
             _regions: regions,
         };
         prepared.align()?;
+        prepared.pack()?;
         prepared.check()?;
         Ok(prepared)
     }
@@ -171,6 +178,36 @@ impl Prepared {
                 }
                 self.places[root] = Some(Place::Block(Arc::new(copy), 0));
             }
+        }
+        Ok(())
+    }
+
+    /// Packs the weights of convolutions, which serve many runs; they are kept with the weights'
+    /// block, so that programs of other lengths share them.
+    fn pack(&mut self) -> Result<()> {
+        let _exclusive = self.core.memory.lock();
+        for (i, step) in self.program.steps.iter().enumerate() {
+            let Some(weights) = dispatch::packed_input(&self.program, step) else {
+                continue;
+            };
+            let root = self.program.root(step.ins[weights]).index();
+            let Some(Place::Block(block, offset)) = &self.places[root] else {
+                continue;
+            };
+            let dims = dispatch::step_conv_dims(&self.program, step);
+            let kernel = Kernel::new(self.core.level, self.program.math);
+            let info = &self.program.vals[root];
+            self.packed[i] = Some(block.packed(*offset, dims.form(kernel, info.dtype), || {
+                // SAFETY: the region lies inside its block (checked when its place was made) and
+                // the lock is held, so nobody writes it.
+                let bytes =
+                    unsafe { std::slice::from_raw_parts(block.ptr().add(*offset), info.bytes()) };
+                let weight = Weight {
+                    bytes,
+                    dtype: info.dtype,
+                };
+                conv::pack(&self.core.pool, kernel, &dims, weight)
+            })?);
         }
         Ok(())
     }
@@ -326,6 +363,7 @@ impl Frame<'_> {
             shape: &info.shape,
             scratch,
             math: p.program.math,
+            packed: p.packed[i].as_deref(),
         }
     }
 

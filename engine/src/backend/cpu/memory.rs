@@ -1,8 +1,10 @@
 //! Memory of the CPU backend: blocks behind buffer handles, and the one arena that all prepared
 //! programs share.
 
-use super::super::{HostBytes, Release};
+use super::conv::{PackForm, Packed};
+use crate::backend::{HostBytes, Release};
 use crate::error::{Error, Result};
+use bytemuck::{Pod, Zeroable};
 use memmap2::MmapMut;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,15 +15,57 @@ pub const ALIGN: usize = 64;
 /// From this size on a block is mapped on its own and asks for huge pages.
 const LARGE: usize = 1 << 20;
 
-#[repr(align(64))]
-#[derive(Clone, Copy)]
-struct Line(#[allow(dead_code)] [u8; ALIGN]); // only ever seen as bytes
+/// One cache line.
+#[repr(C, align(64))]
+#[derive(Clone, Copy, Pod, Zeroable)]
+pub struct Line([u8; ALIGN]);
+
+/// Zeroed bytes aligned to [`ALIGN`].
+pub enum Aligned {
+    /// Small ones, on the heap.
+    Heap(Vec<Line>, usize),
+    /// Large ones: pages of their own.
+    Pages(MmapMut),
+}
+
+impl Aligned {
+    /// `bytes` zeros.
+    pub fn zeroed(bytes: usize) -> Result<Aligned> {
+        if bytes < LARGE {
+            return Ok(Aligned::Heap(
+                vec![Line::zeroed(); bytes.div_ceil(ALIGN).max(1)],
+                bytes,
+            ));
+        }
+        let map = MmapMut::map_anon(bytes).map_err(|e| {
+            Error::Device(format!("the system gave no {bytes} bytes of memory: {e}"))
+        })?;
+        // Huge pages are a wish: without them everything works, a little slower.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        Ok(Aligned::Pages(map))
+    }
+
+    /// All bytes.
+    pub fn bytes(&self) -> &[u8] {
+        match self {
+            Aligned::Heap(lines, bytes) => &bytemuck::cast_slice(lines)[..*bytes],
+            Aligned::Pages(map) => map,
+        }
+    }
+
+    /// All bytes.
+    pub fn bytes_mut(&mut self) -> &mut [u8] {
+        match self {
+            Aligned::Heap(lines, bytes) => &mut bytemuck::cast_slice_mut(lines)[..*bytes],
+            Aligned::Pages(map) => map,
+        }
+    }
+}
 
 enum Owner {
-    /// Small blocks, on the heap.
-    Heap { _lines: Vec<Line> },
-    /// Large blocks, pages of their own.
-    Pages { _map: MmapMut },
+    /// Memory of our own.
+    Own { _memory: Aligned },
     /// A weight read where its file is mapped.
     Host(HostBytes),
 }
@@ -32,6 +76,8 @@ pub struct Block {
     ptr: *mut u8,
     bytes: usize,
     owner: Owner,
+    /// Convolution weights that were packed from this block, by first byte and form.
+    packed: Mutex<HashMap<(usize, PackForm), Arc<Packed>>>,
 }
 
 // SAFETY: the memory behind `ptr` is owned by the block and is touched only under the lock of
@@ -43,19 +89,14 @@ unsafe impl Sync for Block {}
 impl Block {
     /// `bytes` zeros, aligned to [`ALIGN`].
     pub fn zeroed(bytes: usize) -> Result<Block> {
-        let (ptr, owner) = if bytes >= LARGE {
-            let mut map = MmapMut::map_anon(bytes).map_err(|e| {
-                Error::Device(format!("the system gave no {bytes} bytes of memory: {e}"))
-            })?;
-            #[cfg(target_os = "linux")]
-            // Huge pages are a wish: without them everything works, a little slower.
-            let _ = map.advise(memmap2::Advice::HugePage);
-            (map.as_mut_ptr(), Owner::Pages { _map: map })
-        } else {
-            let mut lines = vec![Line([0; ALIGN]); bytes.div_ceil(ALIGN).max(1)];
-            (lines.as_mut_ptr().cast(), Owner::Heap { _lines: lines })
-        };
-        Ok(Block { ptr, bytes, owner })
+        let mut memory = Aligned::zeroed(bytes)?;
+        let ptr = memory.bytes_mut().as_mut_ptr();
+        Ok(Block {
+            ptr,
+            bytes,
+            owner: Owner::Own { _memory: memory },
+            packed: Mutex::default(),
+        })
     }
 
     fn host(host: HostBytes) -> Block {
@@ -65,6 +106,7 @@ impl Block {
             ptr,
             bytes,
             owner: Owner::Host(host),
+            packed: Mutex::default(),
         }
     }
 
@@ -84,6 +126,30 @@ impl Block {
     /// Whether it is memory of somebody else, only to be read.
     pub fn is_host(&self) -> bool {
         matches!(self.owner, Owner::Host(_))
+    }
+
+    /// The packed form `form` of the weights at `offset`, made by `pack` on first use.
+    pub fn packed(
+        &self,
+        offset: usize,
+        form: PackForm,
+        pack: impl FnOnce() -> Result<Packed>,
+    ) -> Result<Arc<Packed>> {
+        let mut known = self.packed.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(packed) = known.get(&(offset, form)) {
+            return Ok(packed.clone());
+        }
+        let packed = Arc::new(pack()?);
+        known.insert((offset, form), packed.clone());
+        Ok(packed)
+    }
+
+    fn has_packed(&self) -> bool {
+        !self
+            .packed
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 }
 
@@ -179,9 +245,9 @@ impl Memory {
     pub fn write(&self, id: u64, offset: usize, bytes: &[u8]) -> Result<()> {
         let inner = self.lock();
         let block = inner.range(id, offset, bytes.len())?;
-        if block.is_host() {
+        if block.is_host() || block.has_packed() {
             return Err(Error::Bug(
-                "a weight that is read where its file is mapped may not be written".into(),
+                "weights may not be written once they are mapped or packed for a program".into(),
             ));
         }
         // SAFETY: the range lies inside the block (checked above), the block is our own memory,
