@@ -1,1 +1,3 @@
-//! Developer verbs.
+//! Developer verbs, as a library so that the test suite can call them.
+
+pub mod tidy;
