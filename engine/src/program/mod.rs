@@ -14,6 +14,7 @@ pub mod lower;
 pub mod op;
 pub mod plan;
 mod print;
+mod shape;
 
 pub use build::{Builder, Program, Step, Val, ValInfo, ValKind, WeightDecl, WeightForm};
 pub use lower::lower;

@@ -66,7 +66,14 @@ impl CpuBackend {
             native_bf16: level == Level::Avx512Bf16,
         };
         let memory = Arc::new(Memory::new()?);
-        Ok(CpuBackend { caps, core: Arc::new(Core { pool, level, memory }) })
+        Ok(CpuBackend {
+            caps,
+            core: Arc::new(Core {
+                pool,
+                level,
+                memory,
+            }),
+        })
     }
 
     /// As many threads as the process may use at once.
@@ -183,12 +190,18 @@ mod tests {
         let rows = Region::zeros(&cpu, &[2, 2], crate::program::DType::F32).unwrap();
         let ins = [("ids", &ids), ("table", &table)];
         let mut ready = prepare(&cpu, &p, &NoWeights, &ins, &[("rows", &rows)]).unwrap();
-        for (a, b, ok) in [(2, 0, true), (3, 0, false), (0, -1, false), (i32::MIN, 0, false)] {
+        for (a, b, ok) in [
+            (2, 0, true),
+            (3, 0, false),
+            (0, -1, false),
+            (i32::MIN, 0, false),
+        ] {
             let bytes = [a, b].map(i32::to_le_bytes).concat();
             cpu.write(ids.buffer(), 0, &bytes).unwrap();
             assert_eq!(ready.run(&[]).is_ok(), ok, "{a} {b}");
         }
-        cpu.write(ids.buffer(), 0, &[2i32, 0].map(i32::to_le_bytes).concat()).unwrap();
+        cpu.write(ids.buffer(), 0, &[2i32, 0].map(i32::to_le_bytes).concat())
+            .unwrap();
         ready.run(&[]).unwrap();
         assert_eq!(rows.read_f32(&cpu).unwrap(), [4.0, 5.0, 0.0, 1.0]);
     }
