@@ -6,5 +6,6 @@ pub mod config;
 pub mod dit;
 mod fields;
 pub mod layer;
+pub mod layout;
 pub mod text_encoder;
 pub mod vae;
