@@ -177,6 +177,21 @@ impl Case {
     }
 }
 
+/// Bytes that must pass through memory at least once: every input read, every output written.
+pub fn traffic(case: &Case) -> f64 {
+    let values = case.values();
+    let read: usize = values.iter().map(|v| v.data.len() * v.dtype.bytes()).sum();
+    let typed: Vec<_> = values
+        .iter()
+        .map(|v| (v.shape.as_slice(), v.dtype))
+        .collect();
+    let out = case
+        .op
+        .shape(&typed)
+        .map_or(0, |(shape, d)| shape.iter().product::<usize>() * d.bytes());
+    (read + out) as f64
+}
+
 /// The nearest value that `dtype` stores.
 pub fn round_to(x: f32, dtype: DType) -> f32 {
     match dtype {

@@ -125,3 +125,40 @@ fn the_backend_claims_every_operation() {
         assert!(backend.claims(&case.op), "{}", case.name);
     }
 }
+
+/// Keys and values beyond the lengths are not numbers; no result may notice.
+#[test]
+fn hidden_keys_are_not_read() {
+    use engine::backend::{NoWeights, Region, prepare};
+    use engine::program::{Builder, DType, Mask, Math, Op};
+    let (b, s, kv_heads, d) = (2, 150, 1, 16);
+    let lengths = [150, 37];
+    for math in [Math::F32, Math::Bf16] {
+        for (level, t) in Level::available().iter().flat_map(|l| [(*l, 3), (*l, 70)]) {
+            let backend = backend(2, level);
+            let mut p = Builder::new("hidden", math);
+            let q = p.input("q", &[b, t, 2, d]);
+            let [k, v] = ["k", "v"].map(|n| p.input(n, &[b, s, kv_heads, d]));
+            let l = p.constant_i32(&[b], lengths.to_vec());
+            let out = p.op(Op::Attention { mask: Mask::Full }, &[q, k, v, l]);
+            p.output("out", out);
+            let program = p.finish().expect("the program is sound");
+            let ones = vec![1.0; b * t * 2 * d];
+            let q = Region::from_f32(&backend, &[b, t, 2, d], &ones).expect("memory");
+            let mut keys = vec![0.5; b * s * d];
+            keys[(s + 37) * d..].fill(f32::NAN);
+            let k = Region::from_f32(&backend, &[b, s, kv_heads, d], &keys).expect("memory");
+            let out = Region::zeros(&backend, &[b, t, 2, d], DType::F32).expect("memory");
+            let ins = [("q", &q), ("k", &k), ("v", &k)];
+            let mut ready =
+                prepare(&backend, &program, &NoWeights, &ins, &[("out", &out)]).expect("ready");
+            ready.run(&[]).expect("runs");
+            let got = out.read_f32(&backend).expect("is read");
+            let near = |x: &f32| (x - 0.5).abs() < 1e-6;
+            assert!(
+                got.iter().all(near),
+                "{level} {math:?}, {t} queries: {got:?}"
+            );
+        }
+    }
+}

@@ -29,7 +29,7 @@ pub fn scratch_bytes(program: &Program, i: usize, level: Level, threads: usize) 
         Op::Linear => linear::linear_scratch_bytes(kernel, product(ins[0], ins[1]), threads),
         Op::SwiGlu => swiglu::swiglu_scratch_bytes(kernel, product(ins[0], ins[1]), threads),
         Op::Attention { .. } => {
-            attention::attention_scratch_bytes(&attention_dims(ins[0], ins[1]), threads)
+            attention::attention_scratch_bytes(kernel, &attention_dims(ins[0], ins[1]), threads)
         }
         Op::Conv1d { .. }
         | Op::ConvTranspose1d { .. }
