@@ -10,7 +10,7 @@ use super::weight::Weight;
 /// Bytes of scratch [`linear`] wants.
 pub fn linear_scratch_bytes(kernel: Kernel, p: Product, threads: usize) -> usize {
     match p.m <= MAX_ROWS {
-        true => gemv_scratch_bytes(p),
+        true => gemv_scratch_bytes(p, threads),
         false => gemm_scratch_bytes(kernel, p, 1, threads),
     }
 }

@@ -150,33 +150,31 @@ impl Drop for Pool {
 }
 
 impl Shared {
+    /// Whether a region has tickets left.
+    fn open(&self) -> bool {
+        has_tickets(self.state.load(SeqCst))
+    }
+
     /// The next job of the open region.
     fn draw(&self) -> Option<usize> {
-        let open = |state: u64| (state & TICKET_MASK) < (state >> TICKET_BITS);
-        if !open(self.state.load(SeqCst)) {
+        if !self.open() {
             return None;
         }
         let state = self.state.fetch_add(1, SeqCst);
-        open(state).then_some((state & TICKET_MASK) as usize)
+        has_tickets(state).then_some((state & TICKET_MASK) as usize)
     }
+}
+
+fn has_tickets(state: u64) -> bool {
+    (state & TICKET_MASK) < (state >> TICKET_BITS)
 }
 
 fn work(s: &Shared, asleep: &AtomicBool, thread: usize) {
     let mut idle = 0u32;
     while !s.stop.load(SeqCst) {
-        s.inside.fetch_add(1, SeqCst);
-        let drawn = s.draw();
-        if let Some(job) = drawn {
-            let words = [s.closure[0].load(SeqCst), s.closure[1].load(SeqCst)];
-            // SAFETY: a ticket was drawn, so `run` has stored the closure and, because `inside`
-            // is counted up, will not return (ending its life) before this thread has left.
-            let f: Job = unsafe { std::mem::transmute::<[usize; 2], Job>(words) };
-            if catch_unwind(AssertUnwindSafe(|| f(job, thread))).is_err() {
-                s.panicked.store(true, SeqCst);
-            }
-        }
-        s.inside.fetch_sub(1, SeqCst);
-        if drawn.is_some() {
+        // Waiting only reads, so that it does not take the line from threads that work.
+        if s.open() {
+            help(s, thread);
             idle = 0;
             continue;
         }
@@ -187,13 +185,27 @@ fn work(s: &Shared, asleep: &AtomicBool, thread: usize) {
         }
         asleep.store(true, SeqCst);
         // A region opened before the flag was seen leaves its tickets visible here.
-        let state = s.state.load(SeqCst);
-        if (state & TICKET_MASK) >= (state >> TICKET_BITS) && !s.stop.load(SeqCst) {
+        if !s.open() && !s.stop.load(SeqCst) {
             std::thread::park();
         }
         asleep.store(false, SeqCst);
         idle = 0;
     }
+}
+
+/// Works on the open region until its tickets are gone.
+fn help(s: &Shared, thread: usize) {
+    s.inside.fetch_add(1, SeqCst);
+    while let Some(job) = s.draw() {
+        let words = [s.closure[0].load(SeqCst), s.closure[1].load(SeqCst)];
+        // SAFETY: a ticket was drawn, so `run` has stored the closure and, because `inside` was
+        // counted up before, will not return (ending its life) before this thread has left.
+        let f: Job = unsafe { std::mem::transmute::<[usize; 2], Job>(words) };
+        if catch_unwind(AssertUnwindSafe(|| f(job, thread))).is_err() {
+            s.panicked.store(true, SeqCst);
+        }
+    }
+    s.inside.fetch_sub(1, SeqCst);
 }
 
 #[cfg(test)]
