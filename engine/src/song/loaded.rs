@@ -149,7 +149,7 @@ impl LoadedDit {
         ];
         let weights = checked(dir, &programs)?;
         let channels = c.audio_acoustic_hidden_dim;
-        let silence = Silence::read(&dir.join("silence_latent.pt"), channels)?;
+        let silence = Silence::load(dir, weights.checkpoint(), channels)?;
         Ok(LoadedDit {
             name: name.to_string(),
             config: c,

@@ -182,3 +182,63 @@ pub fn random(
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::inspect::inspect;
+    use super::*;
+    use serde_json::json;
+
+    /// A language model as small as its vocabulary lets it be.
+    fn small(seed: u64, out: &Path) {
+        let config = published::changed(
+            published::lm(16, 1, 2, 16),
+            json!({"vocab_size": super::super::bpe::vocabulary(8), "head_dim": 8,
+                   "num_key_value_heads": 1}),
+        );
+        let name = "acestep-5Hz-lm-0.6B";
+        let component = Component {
+            name,
+            kind: Kind::Lm,
+            config,
+            codes: 8,
+            frames: 0,
+        };
+        let mut silent = |_, _| {};
+        std::fs::create_dir_all(out.join(name)).unwrap();
+        component
+            .write(&out.join(name), seed, &mut Progress::new(0, &mut silent))
+            .unwrap();
+    }
+
+    #[test]
+    fn a_component_is_complete_and_its_seed_decides() {
+        let dir = tempfile::tempdir().unwrap();
+        let [a, b, c] = ["a", "b", "c"].map(|n| dir.path().join(n));
+        small(1, &a);
+        small(1, &b);
+        small(2, &c);
+        let report = inspect(&a).unwrap();
+        assert!(report.components[0].faults.is_empty(), "{report:?}");
+        assert_eq!(report.components[0].kind, "lm");
+        let read =
+            |dir: &Path| std::fs::read(dir.join("acestep-5Hz-lm-0.6B/model.safetensors")).unwrap();
+        assert!(read(&a) == read(&b) && read(&a) != read(&c));
+    }
+
+    #[test]
+    fn what_is_there_is_never_written_over() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("acestep-v15-base")).unwrap();
+        let error = random(&[Like::Turbo, Like::Base], dir.path(), 0, &mut |_, _| {}).unwrap_err();
+        assert!(matches!(error, Error::Output(_)), "{error}");
+        assert!(
+            error
+                .to_string()
+                .contains("acestep-v15-base is there already"),
+            "{error}"
+        );
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

@@ -125,7 +125,10 @@ pub fn file_bytes(tensors: &[Named]) -> u64 {
 
 /// Bytes of a bf16 checkpoint, whichever number of files it becomes.
 pub fn checkpoint_bytes(tensors: &[Named]) -> u64 {
-    shards(tensors).iter().map(|shard| file_bytes(shard)).sum()
+    shards(tensors, SHARD_BYTES)
+        .iter()
+        .map(|shard| file_bytes(shard))
+        .sum()
 }
 
 fn tensor_bytes(shape: &[usize]) -> u64 {
@@ -153,13 +156,13 @@ fn header(tensors: &[Named]) -> Vec<u8> {
     out
 }
 
-/// Splits a list greedily into files of at most [`SHARD_BYTES`].
-fn shards(tensors: &[Named]) -> Vec<&[Named]> {
+/// Splits a list greedily into files of at most `limit` bytes of tensors.
+fn shards(tensors: &[Named], limit: u64) -> Vec<&[Named]> {
     let mut out = Vec::new();
     let (mut first, mut bytes) = (0, 0);
     for (i, (_, shape)) in tensors.iter().enumerate() {
         let more = tensor_bytes(shape);
-        if bytes + more > SHARD_BYTES && i > first {
+        if bytes + more > limit && i > first {
             out.push(&tensors[first..i]);
             (first, bytes) = (i, 0);
         }
@@ -184,7 +187,7 @@ pub fn write_weights(
     } else {
         "model"
     };
-    let shards = shards(tensors);
+    let shards = shards(tensors, SHARD_BYTES);
     let mut weight_map = serde_json::Map::new();
     for (i, shard) in shards.iter().enumerate() {
         let name = match shards.len() {
@@ -273,4 +276,55 @@ fn free_bytes(path: &Path) -> std::io::Result<u64> {
 #[cfg(not(unix))]
 fn free_bytes(_: &Path) -> std::io::Result<u64> {
     Ok(u64::MAX)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::super::checkpoint::Checkpoint;
+    use super::super::published;
+    use super::*;
+
+    #[test]
+    fn the_header_is_what_readers_expect() {
+        let tensors: Vec<Named> = [("a.weight", vec![3, 5]), ("norm.weight", vec![7])]
+            .map(|(n, s)| (n.to_string(), s))
+            .to_vec();
+        let dir = tempfile::tempdir().unwrap();
+        let mut seen = Vec::new();
+        let mut report = |done, total| seen.push((done, total));
+        let mut progress = Progress::new(44, &mut report);
+        write_weights(dir.path(), Kind::Lm, &tensors, 5, &mut progress).unwrap();
+        assert_eq!(seen, [(0, 44), (30, 44), (44, 44)]);
+        let c = Checkpoint::open(dir.path()).unwrap();
+        assert_eq!(c.files().map(|(_, n)| n).sum::<u64>(), file_bytes(&tensors));
+        assert_eq!(c.get("a.weight").unwrap().shape, [3, 5]);
+        let norm = c.read_f32("norm.weight").unwrap();
+        assert!(norm.iter().all(|x| (0.5..1.5).contains(x)), "{norm:?}");
+    }
+
+    #[test]
+    fn large_models_are_split_as_published() {
+        let count = |config, kind: Kind| {
+            let tensors = kind.tensors(&config).unwrap();
+            let shards = shards(&tensors, SHARD_BYTES);
+            let sizes = shards.iter().map(|s| file_bytes(s));
+            assert!(sizes.into_iter().all(|n| n < SHARD_BYTES + (1 << 20)));
+            assert_eq!(shards.concat(), tensors);
+            shards.len()
+        };
+        assert_eq!(count(published::dit(true), Kind::Dit), 1);
+        assert_eq!(count(published::lm(2560, 36, 32, 9728), Kind::Lm), 2);
+        assert_eq!(count(published::dit_xl(), Kind::Dit), 2);
+    }
+
+    #[test]
+    fn an_unfinished_directory_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let partial = Partial::begin(&dir.path().join("deep/model")).unwrap();
+        write_file(&partial.path().join("x"), b"x").unwrap();
+        drop(partial);
+        assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 0);
+        assert!(Partial::begin(Path::new("/")).is_err());
+    }
 }
