@@ -165,6 +165,7 @@ fields! {
     fade_in_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-in";
     fade_out_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-out";
     mp3_bitrate: Text = "128k", [], (), [], "128k, 192k, 256k or 320k";
+    mp3_sample_rate: Int = 48000, [], (), [], "48000";
 }
 
 /// Names of each field in the order in which they are tried: the table's, then the camelCase

@@ -138,11 +138,11 @@ mod tests {
     fn concurrent_pushes_never_overshoot() {
         let queue = Queue::new(10);
         let records = AtomicUsize::new(0);
+        let count = || {
+            records.fetch_add(1, Ordering::SeqCst);
+        };
         let taken = std::thread::scope(|scope| {
-            let count = || {
-                records.fetch_add(1, Ordering::SeqCst);
-            };
-            let push = || queue.push((), count).is_ok();
+            let push = || queue.push((), &count).is_ok();
             let threads: Vec<_> = (0..8)
                 .map(|_| scope.spawn(move || (0..10).filter(|_| push()).count()))
                 .collect();

@@ -9,6 +9,7 @@ use crate::fields::{RawRequest, Refusal};
 use crate::languages::LANGUAGES;
 use crate::seeds;
 use checks::Checks;
+use engine::audio::{AudioFormat, Mp3};
 use engine::song::{Metas, Output, SongRequest};
 
 /// What is known about the model that will run.
@@ -27,30 +28,6 @@ pub enum Caller {
     Http,
     /// The command line: limits refuse; steps and shift default to what suits the model.
     CommandLine,
-}
-
-/// Formats of result files.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// MPEG layer 3 at this many kbit/s.
-    Mp3 {
-        /// 128, 192, 256 or 320.
-        kbps: u32,
-    },
-    /// 16-bit PCM.
-    Wav,
-    /// 32-bit float PCM.
-    Wav32,
-}
-
-impl Format {
-    /// File name extension.
-    pub fn extension(self) -> &'static str {
-        match self {
-            Format::Mp3 { .. } => "mp3",
-            Format::Wav | Format::Wav32 => "wav",
-        }
-    }
 }
 
 /// What the answer says about the music, as the user gave it.
@@ -74,7 +51,7 @@ pub struct Resolved {
     /// For the engine.
     pub song: SongRequest,
     /// Format of the files.
-    pub format: Format,
+    pub format: AudioFormat,
     /// For the answer.
     pub echo: Echo,
     /// Sentences on values that were not taken as sent.
@@ -262,30 +239,23 @@ fn time_signature(said: &str, checks: &mut Checks) -> Result<Option<String>, Ref
     Ok(None)
 }
 
-fn format(raw: &RawRequest, checks: &mut Checks) -> Result<Format, Refusal> {
-    let kbps = match raw
-        .mp3_bitrate()
-        .trim()
-        .to_lowercase()
-        .trim_end_matches('k')
-    {
-        "128" => 128,
-        "192" => 192,
-        "256" => 256,
-        "320" => 320,
-        other => {
-            checks.fall_back("mp3_bitrate", other, "128k", "128k, 192k, 256k or 320k")?;
-            128
-        }
+fn format(raw: &RawRequest, checks: &mut Checks) -> Result<AudioFormat, Refusal> {
+    let parsed = AudioFormat::parse(&raw.audio_format());
+    let format = parsed.map_err(|e| Refusal(format!("audio_format: {e}")))?;
+    let AudioFormat::Mp3(default) = format else {
+        return Ok(format);
     };
-    match raw.audio_format().trim().to_lowercase().as_str() {
-        "mp3" => Ok(Format::Mp3 { kbps }),
-        "wav" => Ok(Format::Wav),
-        "wav32" => Ok(Format::Wav32),
-        other => Err(Refusal(format!(
-            "audio_format {other} is not available in this version of the server; use mp3, wav \
-             or wav32"
-        ))),
+    let bitrate = raw.mp3_bitrate();
+    let rate = u32::try_from(raw.mp3_sample_rate()).unwrap_or(0);
+    match Mp3::new(&bitrate, rate) {
+        Ok(settings) => Ok(AudioFormat::Mp3(settings)),
+        Err(e) if checks.caller == Caller::CommandLine => Err(Refusal(e.to_string())),
+        Err(e) => {
+            checks.notes.push(format!(
+                "mp3_bitrate and mp3_sample_rate were not taken: {e}"
+            ));
+            Ok(AudioFormat::Mp3(default))
+        }
     }
 }
 

@@ -60,7 +60,7 @@ fn defaults_per_family_and_caller() {
         assert_eq!(r.song.lyrics, "[Instrumental]");
         assert_eq!(r.song.language, "en");
         assert_eq!(r.song.instruction, TEXT2MUSIC_INSTRUCTION);
-        assert_eq!(r.format, Format::Mp3 { kbps: 128 });
+        assert_eq!(r.format, AudioFormat::Mp3(Mp3::default()));
         assert_eq!((r.notes.len(), r.impossible), (0, None));
     }
 }
@@ -180,7 +180,7 @@ fn texts_that_mean_something() {
     assert_eq!(r.song.sampling.method, Method::Sde);
     assert_eq!(r.song.sampling.solver, Solver::Heun);
     assert_eq!(r.song.sampling.guidance, Guidance::Adg);
-    assert_eq!(r.format, Format::Wav32);
+    assert_eq!(r.format, AudioFormat::Wav32);
 }
 
 #[test]
@@ -192,7 +192,6 @@ fn texts_that_mean_nothing_fall_back_or_are_refused() {
         ("sampler_mode", "rk4"),
         ("dcw_mode", "x"),
         ("dcw_wavelet", "x"),
-        ("mp3_bitrate", "11k"),
         ("timesteps", "0.9,zebra"),
     ] {
         let r = http(true, json!({ name: value })).unwrap();
@@ -204,6 +203,31 @@ fn texts_that_mean_nothing_fall_back_or_are_refused() {
                 .starts_with(name)
         );
     }
+}
+
+#[test]
+fn mp3_settings() {
+    let r = http(true, json!({"mp3_bitrate": "320k"})).unwrap();
+    assert_eq!(
+        r.format,
+        AudioFormat::Mp3(Mp3::new("320k", 48_000).unwrap())
+    );
+    for body in [
+        json!({"mp3_bitrate": "11k"}),
+        json!({"mp3_sample_rate": 12345}),
+    ] {
+        let r = http(true, body.clone()).unwrap();
+        assert_eq!(r.format, AudioFormat::Mp3(Mp3::default()));
+        assert!(r.notes[0].starts_with("mp3_bitrate"));
+        assert!(cli(true, body).is_err());
+    }
+    // Settings of a format that is not asked for do not matter.
+    assert!(
+        http(true, json!({"mp3_bitrate": "x", "audio_format": "wav"}))
+            .unwrap()
+            .notes
+            .is_empty()
+    );
 }
 
 #[test]
