@@ -46,10 +46,6 @@ pub struct Job {
     pub progress: f64,
     /// What it does now, for people.
     pub stage: Arc<str>,
-    /// Caption and lyrics as sent.
-    pub prompt: Arc<str>,
-    /// Lyrics as sent.
-    pub lyrics: Arc<str>,
     /// The items of a finished job as JSON text.
     pub result: Option<Arc<str>>,
     /// Why it failed, on one line.
@@ -58,7 +54,7 @@ pub struct Job {
 
 impl Job {
     /// A job that waits.
-    pub fn queued(id: Uuid, prompt: &str, lyrics: &str, created: SystemTime) -> Self {
+    pub fn queued(id: Uuid, created: SystemTime) -> Self {
         Job {
             id,
             state: State::Queued,
@@ -66,8 +62,6 @@ impl Job {
             finished: None,
             progress: 0.0,
             stage: "queued".into(),
-            prompt: prompt.into(),
-            lyrics: lyrics.into(),
             result: None,
             error: None,
         }
@@ -244,7 +238,7 @@ mod tests {
     fn a_life() {
         let store = MemoryStore::default();
         let id = Uuid::new_v4();
-        store.insert(Job::queued(id, "p", "l", at(5)));
+        store.insert(Job::queued(id, at(5)));
         assert_eq!(
             store.counts(),
             Counts {
@@ -270,7 +264,7 @@ mod tests {
 
     #[test]
     fn reasons_are_one_line() {
-        let mut job = Job::queued(Uuid::new_v4(), "", "", at(0));
+        let mut job = Job::queued(Uuid::new_v4(), at(0));
         job.fail("\n  first \nsecond", at(1));
         assert_eq!(job.error.as_deref(), Some("first"));
         assert_eq!(job.state.code(), 2);
@@ -282,7 +276,7 @@ mod tests {
         let keep = Duration::from_secs(100);
         let [old, new, waiting] = [(); 3].map(|()| Uuid::new_v4());
         for id in [old, new, waiting] {
-            store.insert(Job::queued(id, "", "", at(0)));
+            store.insert(Job::queued(id, at(0)));
         }
         store.update(old, &mut |job| job.fail("x", at(10)));
         store.update(new, &mut |job| job.succeed("[]".into(), at(11)));

@@ -3,6 +3,7 @@
 //! The library exists so that tests can start a server inside their own process; the binary is
 //! [`cli::main`].
 
+pub mod app;
 pub mod auth;
 pub mod cli;
 pub mod coerce;
@@ -10,9 +11,14 @@ pub mod config;
 pub mod cors;
 pub mod env;
 pub mod fields;
+pub mod files;
+pub mod finish;
 pub mod jobs;
 pub mod languages;
+pub mod maker;
+pub mod progress;
 pub mod queue;
 pub mod raw;
 pub mod resolve;
 pub mod seeds;
+pub mod worker;

@@ -1,0 +1,109 @@
+//! What every part of a running server shares.
+
+use crate::config::Config;
+use crate::jobs::{Averages, Job, JobStore, MemoryStore};
+use crate::queue::Queue;
+use crate::resolve::Resolved;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, RwLock};
+use std::time::SystemTime;
+use uuid::Uuid;
+
+/// A job on its way to the engine.
+#[derive(Debug)]
+pub struct Ticket {
+    /// Identifier.
+    pub id: Uuid,
+    /// What to make.
+    pub resolved: Resolved,
+}
+
+/// Shared state. Locks are held for microseconds and never across an await.
+pub struct App {
+    /// Settings.
+    pub config: Config,
+    /// Real path of the folder with results.
+    pub audio_dir: PathBuf,
+    /// Folders that source paths may lead into, real paths.
+    pub source_roots: Vec<PathBuf>,
+    /// Jobs.
+    pub jobs: Arc<dyn JobStore>,
+    /// Jobs that wait for the engine.
+    pub queue: Queue<Ticket>,
+    /// Seconds per job.
+    pub averages: Averages,
+    /// Names of the models that are loaded.
+    loaded: RwLock<Vec<String>>,
+    /// Set once, when the server is to end.
+    stopping: AtomicBool,
+}
+
+impl App {
+    /// The state of a server that has just started. Makes the folder for results.
+    pub fn new(config: Config) -> engine::Result<Self> {
+        let audio_dir = config.audio_dir();
+        let failed = |e: std::io::Error| {
+            engine::Error::Output(format!(
+                "the folder for results {} cannot be made ({e}); choose another with --data or \
+                 ACESTEP_TMPDIR",
+                audio_dir.display()
+            ))
+        };
+        std::fs::create_dir_all(&audio_dir).map_err(failed)?;
+        let real_audio_dir = audio_dir.canonicalize().map_err(failed)?;
+        // The folder for results lies within the temporary folder.
+        let roots = [std::env::temp_dir(), config.tmp_dir.clone()];
+        let source_roots = roots
+            .iter()
+            .chain(&config.allowed_audio_dirs)
+            .filter_map(|dir| dir.canonicalize().ok())
+            .collect();
+        Ok(App {
+            audio_dir: real_audio_dir,
+            source_roots,
+            jobs: Arc::new(MemoryStore::default()),
+            queue: Queue::new(config.queue_maxsize),
+            averages: Averages::new(config.avg_job_seconds, config.avg_window),
+            loaded: RwLock::default(),
+            stopping: AtomicBool::new(false),
+            config,
+        })
+    }
+
+    /// Names of the loaded models.
+    pub fn loaded(&self) -> Vec<String> {
+        self.loaded
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// Replaces the names of the loaded models.
+    pub fn set_loaded(&self, names: Vec<String>) {
+        *self
+            .loaded
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = names;
+    }
+
+    /// Fails a job with a reason, in the store and in the log.
+    pub fn fail(&self, id: Uuid, reason: &str) {
+        tracing::warn!("job {id} failed: {reason}");
+        self.jobs
+            .update(id, &mut |job: &mut Job| job.fail(reason, SystemTime::now()));
+    }
+
+    /// Whether the server is about to end; running jobs stop at their next step.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Lets the running job stop, drops the waiting ones and takes no more.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        for ticket in self.queue.close() {
+            self.fail(ticket.id, "the server was stopped before the job began");
+        }
+    }
+}
