@@ -39,11 +39,11 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
         app.averages.add(finished.started.elapsed().as_secs_f64());
         match written {
             Ok(files) => {
-                let now = SystemTime::now();
                 let seconds = finished.started.elapsed().as_secs_f64();
+                let create_time = app.jobs.get(id).map_or(0, |job| job.create_time());
+                let mut result = result(&app, &finished, &files, create_time, seconds);
                 app.jobs.update(id, &mut |job| {
-                    let result = result(&app, &finished, &files, job.create_time(), seconds);
-                    job.succeed(result, now);
+                    job.succeed(std::mem::take(&mut result), SystemTime::now());
                 });
                 tracing::info!("job {id} succeeded in {seconds:.2} s");
             }

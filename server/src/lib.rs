@@ -5,6 +5,8 @@
 
 pub mod app;
 pub mod auth;
+pub mod body;
+pub mod catalog;
 pub mod cli;
 pub mod coerce;
 pub mod config;
@@ -13,12 +15,16 @@ pub mod env;
 pub mod fields;
 pub mod files;
 pub mod finish;
+pub mod http;
 pub mod jobs;
 pub mod languages;
 pub mod maker;
 pub mod progress;
 pub mod queue;
 pub mod raw;
+pub mod reply;
 pub mod resolve;
+pub mod routes;
+pub mod run;
 pub mod seeds;
 pub mod worker;

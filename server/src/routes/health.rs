@@ -1,0 +1,17 @@
+//! `GET /health`: answers at once in every state, without a key.
+
+use crate::app::App;
+use crate::reply::{Reply, success};
+use serde_json::json;
+
+pub fn answer(app: &App) -> Reply {
+    success(json!({
+        "status": "ok",
+        "service": "ACE-Step API",
+        "version": "1.0",
+        "models_initialized": !app.loaded().is_empty(),
+        "llm_initialized": false,
+        "loaded_model": app.config.primary(),
+        "loaded_lm_model": null,
+    }))
+}

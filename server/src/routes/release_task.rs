@@ -1,0 +1,134 @@
+//! `POST /release_task`: reads a request, decides what it means, queues it.
+
+use super::authorization;
+use crate::app::{App, Ticket};
+use crate::body::{self, Fields, JsonFault, Repeated};
+use crate::catalog;
+use crate::fields::RawRequest;
+use crate::files;
+use crate::jobs::Job;
+use crate::queue::Refused;
+use crate::raw::Sources;
+use crate::reply::{Reply, bad_request, denied, fault, success};
+use crate::resolve::{Caller, Resolved, resolve};
+use crate::{auth, routes::query_result::token_text};
+use hyper::body::Incoming;
+use hyper::{Request, StatusCode};
+use serde::Serialize;
+use std::sync::Arc;
+use std::time::SystemTime;
+use uuid::Uuid;
+
+#[derive(Serialize)]
+struct Queued {
+    task_id: String,
+    status: &'static str,
+    queue_position: usize,
+}
+
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Reply> {
+    let header = authorization(&request);
+    let sources = Sources::new(read(request).await?);
+    let token = sources.find(&["ai_token".to_owned()]).and_then(token_text);
+    auth::check_body(
+        app.config.api_key.as_ref(),
+        token.as_deref(),
+        header.as_deref(),
+    )
+    .map_err(denied)?;
+    let unknown = sources.unknown();
+    if !unknown.is_empty() {
+        tracing::debug!("fields without a meaning: {}", unknown.join(", "));
+    }
+    let raw = RawRequest::read(&sources).map_err(|refusal| bad_request(refusal.0))?;
+    let decided = {
+        let app = app.clone();
+        // Looks at paths and at the model's configuration file.
+        tokio::task::spawn_blocking(move || decide(&app, &raw)).await
+    };
+    let resolved = decided.unwrap_or_else(|_| Err("the request could not be read".into()));
+    enqueue(app, resolved.map_err(bad_request)?)
+}
+
+/// Checks paths, chooses the model and resolves every value.
+fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
+    let cwd = std::env::current_dir()
+        .and_then(|dir| dir.canonicalize())
+        .map_err(|e| format!("the server's working directory cannot be read: {e}"))?;
+    for path in [raw.reference_audio_path(), raw.src_audio_path()] {
+        files::source_file(&path, &app.source_roots, &cwd)?;
+    }
+    let name = catalog::choose(&app.config.models, raw.model.as_deref());
+    let facts = catalog::facts(&app.config.checkpoints, name);
+    // The low half of a version 4 identifier holds 32 random bits and more.
+    let mut random = || Uuid::new_v4().as_fields().0;
+    resolve(raw, &facts, Caller::Http, &mut random).map_err(|refusal| refusal.0)
+}
+
+/// Puts the job at the end of the queue; its record appears with it.
+fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Reply> {
+    let id = Uuid::new_v4();
+    for note in &resolved.notes {
+        tracing::debug!("job {id}: {note}");
+    }
+    let record = || app.jobs.insert(Job::queued(id, SystemTime::now()));
+    match app.queue.push(Ticket { id, resolved }, record) {
+        Ok(queue_position) => Ok(success(Queued {
+            task_id: id.to_string(),
+            status: "queued",
+            queue_position,
+        })),
+        Err(Refused::Full) => Err(fault(
+            StatusCode::TOO_MANY_REQUESTS,
+            "Server busy: queue is full",
+        )),
+        Err(Refused::Closed) => Err(fault(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the server is about to end",
+        )),
+    }
+}
+
+/// The body's fields, by its content type or, without a known one, by how it begins.
+async fn read(request: Request<Incoming>) -> Result<Fields, Reply> {
+    const MALFORMED: &str = "Malformed JSON payload";
+    const HINT: &str = "Invalid JSON body (hint: set 'Content-Type: application/json')";
+    let content_type = body::content_type(&request);
+    let bytes = body::read(request, body::JSON_LIMIT).await?;
+    let media_type = content_type
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim_end();
+    let as_json = |malformed: &'static str| {
+        move |fault| match fault {
+            JsonFault::Malformed => bad_request(malformed),
+            JsonFault::NoObject => bad_request("JSON payload must be an object"),
+        }
+    };
+    if content_type.starts_with("application/json") || media_type.ends_with("+json") {
+        return body::json_object(bytes).await.map_err(as_json(MALFORMED));
+    }
+    if content_type.starts_with("application/x-www-form-urlencoded") {
+        return Ok(body::form(&bytes, Repeated::Last));
+    }
+    let is_multipart = content_type.starts_with("multipart/form-data");
+    match bytes.trim_ascii_start().first() {
+        Some(b'{' | b'[') if !is_multipart => body::json_object(bytes).await.map_err(as_json(HINT)),
+        Some(_) if !is_multipart && bytes.contains(&b'=') => {
+            Ok(body::form(&bytes, Repeated::First))
+        }
+        _ => {
+            let shown = if content_type.is_empty() {
+                "(missing)"
+            } else {
+                &content_type
+            };
+            let detail = format!(
+                "Unsupported Content-Type: {shown}; use application/json, \
+                 application/x-www-form-urlencoded, or multipart/form-data"
+            );
+            Err(fault(StatusCode::UNSUPPORTED_MEDIA_TYPE, detail))
+        }
+    }
+}
