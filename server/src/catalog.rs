@@ -2,38 +2,20 @@
 
 use crate::app::App;
 use crate::resolve::ModelFacts;
+use engine::models::config::DitConfig;
+use engine::weights::Checkpoints;
+use engine::weights::tree::Model;
 use serde_json::{Value, json};
 use std::path::Path;
 
-/// Folders of diffusion models and of language models, by name. No folder: no models.
-fn folders(checkpoints: &Path) -> (Vec<String>, Vec<String>) {
-    let entries = std::fs::read_dir(checkpoints)
-        .into_iter()
-        .flatten()
-        .flatten();
-    let mut names: Vec<String> = entries
-        .filter(|e| e.path().is_dir())
-        .filter_map(|e| e.file_name().into_string().ok())
-        .filter(|name| name.starts_with("acestep-"))
-        .collect();
-    names.sort();
-    names
-        .into_iter()
-        .partition(|name| !name.starts_with("acestep-5Hz-lm-"))
-}
-
-/// What is known about a model. A folder or file that cannot be read counts as turbo: the job
+/// What is known about a model. One that is not there or cannot be read counts as turbo: the job
 /// will fail with the reason anyway.
 pub fn facts(checkpoints: &Path, name: &str) -> ModelFacts {
-    let text = std::fs::read_to_string(checkpoints.join(name).join("config.json"));
-    let config: Option<Value> = text.ok().and_then(|t| serde_json::from_str(&t).ok());
-    let is_turbo = config
-        .as_ref()
-        .and_then(|c| c.get("is_turbo"))
-        .and_then(Value::as_bool);
+    let config = Checkpoints::open(checkpoints)
+        .and_then(|tree| DitConfig::load(&tree.dit(Some(name))?.path));
     ModelFacts {
         name: name.to_owned(),
-        is_turbo: is_turbo.unwrap_or(config.is_none()),
+        is_turbo: config.map_or(true, |c| c.is_turbo),
     }
 }
 
@@ -70,7 +52,16 @@ fn tasks(is_turbo: bool) -> &'static [&'static str] {
 pub fn documented(app: &App) -> Value {
     let loaded = app.loaded();
     let primary = app.config.primary();
-    let (mut names, lms) = folders(&app.config.checkpoints);
+    let tree = Checkpoints::open(&app.config.checkpoints).ok();
+    let list = |models: Option<&[Model]>| -> Vec<String> {
+        models
+            .unwrap_or_default()
+            .iter()
+            .map(|m| m.name.clone())
+            .collect()
+    };
+    let mut names = list(tree.as_ref().map(Checkpoints::dits));
+    let lms = list(tree.as_ref().map(Checkpoints::lms));
     for name in &loaded {
         if !names.contains(name) {
             names.push(name.clone());
@@ -121,7 +112,6 @@ pub fn openrouter(app: &App, created: u64) -> Value {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 
@@ -138,24 +128,6 @@ mod tests {
             (Some(""), "a"),
         ] {
             assert_eq!(choose(&configured, asked), expected, "{asked:?}");
-        }
-    }
-
-    #[test]
-    fn facts_come_from_the_configuration_file() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, config, is_turbo) in [
-            ("t", Some("{\"is_turbo\": true}"), true),
-            ("b", Some("{\"is_turbo\": false}"), false),
-            ("o", Some("{}"), false),
-            ("broken", Some("{"), true),
-            ("none", None, true),
-        ] {
-            std::fs::create_dir_all(dir.path().join(name)).unwrap();
-            if let Some(config) = config {
-                std::fs::write(dir.path().join(name).join("config.json"), config).unwrap();
-            }
-            assert_eq!(facts(dir.path(), name).is_turbo, is_turbo, "{name}");
         }
     }
 }

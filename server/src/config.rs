@@ -31,7 +31,9 @@ pub struct Flags {
     /// `--api-key`
     pub api_key: Option<String>,
     /// `--no-init`
-    pub no_init: bool,
+    pub no_init: Option<bool>,
+    /// `--lm-model-path`
+    pub lm_model: Option<String>,
 }
 
 /// A server's settings.
@@ -117,8 +119,10 @@ impl Config {
             api_key: key.and_then(ApiKey::new),
             checkpoints,
             models,
-            lm_model: env
-                .text("ACESTEP_LM_MODEL_PATH")
+            lm_model: flags
+                .lm_model
+                .as_deref()
+                .or(env.text("ACESTEP_LM_MODEL_PATH"))
                 .and_then(last_component)
                 .unwrap_or_else(|| "acestep-5Hz-lm-0.6B".into()),
             tmp_dir,
@@ -128,7 +132,10 @@ impl Config {
                 .parsed("ACESTEP_AVG_WINDOW", COUNT)?
                 .unwrap_or(50)
                 .max(1),
-            no_init: flags.no_init || env.switch("ACESTEP_NO_INIT").unwrap_or(true),
+            no_init: flags
+                .no_init
+                .or(env.switch("ACESTEP_NO_INIT"))
+                .unwrap_or(true),
             models_format: models_format(env)?,
             workers: env
                 .parsed("ACESTEP_API_WORKERS", COUNT)?
@@ -260,7 +267,8 @@ mod tests {
             host: Some("::1".into()),
             port: Some(0),
             api_key: Some("  ".into()),
-            no_init: true,
+            no_init: Some(true),
+            lm_model: Some("acestep-5Hz-lm-1.7B".into()),
         };
         let env = Env::of(&[
             ("ACESTEP_CHECKPOINTS_DIR", "/x"),
@@ -276,6 +284,7 @@ mod tests {
             (Path::new("/c"), Path::new("/d/tmp"))
         );
         assert_eq!((c.host.as_str(), c.port, c.no_init), ("::1", 0, true));
+        assert_eq!(c.lm_model, "acestep-5Hz-lm-1.7B");
         assert!(c.api_key.is_none(), "a blank key switches the check off");
     }
 

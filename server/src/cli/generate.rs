@@ -1,25 +1,421 @@
-//! `acestep generate`.
+//! `acestep generate`: one request on the command line to files.
 
 use super::Outcome;
 use super::device::DeviceArgs;
+use super::model::{demo_dir, noise, print_line};
+use crate::coerce::Seed;
+use crate::env::Env;
+use crate::fields::RawRequest;
+use crate::resolve::{Caller, ModelFacts, Resolved, resolve};
+use engine::audio::{self, Pcm};
+use engine::models::config::DitConfig;
+use engine::song::{Engine, EngineOptions, Song, Stage, Watch};
+use engine::weights::Checkpoints;
 use engine::{Error, Result};
-use std::path::PathBuf;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use std::cell::Cell;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use uuid::Uuid;
 
 /// Flags of `generate`.
 #[derive(Debug, clap::Args)]
+#[command(allow_negative_numbers = true)]
 pub struct Args {
     /// Description of the music
     #[arg(long, value_name = "TEXT")]
     pub prompt: Option<String>,
-    /// File to write
+    /// Lyrics [default: instrumental]
+    #[arg(long, value_name = "TEXT", conflicts_with = "lyrics_file")]
+    pub lyrics: Option<String>,
+    /// File with the lyrics
+    #[arg(long, value_name = "FILE")]
+    pub lyrics_file: Option<PathBuf>,
+    /// Length in seconds, 10 to 600 [default: 120]
+    #[arg(long, value_name = "SECONDS", value_parser = number)]
+    pub duration: Option<f64>,
+    /// Denoising steps [default: 8 for turbo models, 50 for others]
+    #[arg(long, value_name = "N")]
+    pub steps: Option<i64>,
+    /// Seed, or one per song separated by commas [default: random]
+    #[arg(long, value_name = "N", value_parser = seed)]
+    pub seed: Option<String>,
+    /// Shift of the schedule, 1 to 5 [default: 3 for turbo models, 1 for others]
+    #[arg(long, value_parser = number)]
+    pub shift: Option<f64>,
+    /// Sampler: ode or sde
+    #[arg(long, value_name = "NAME")]
+    pub infer_method: Option<String>,
+    /// Strength of the prompt, up to 30; no effect on turbo models [default: 7]
+    #[arg(long, value_name = "X", value_parser = number)]
+    pub guidance_scale: Option<f64>,
+    /// Descending times separated by commas instead of steps and shift
+    #[arg(long, value_name = "LIST")]
+    pub timesteps: Option<String>,
+    /// Number of songs, 1 to 8
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub batch_size: i64,
+    /// Model folder [default: acestep-v15-turbo, else the first there is]
+    #[arg(long, value_name = "NAME")]
+    pub model: Option<String>,
+    /// Format [default: by the ending of --out, else wav]
+    #[arg(long)]
+    pub format: Option<FormatFlag>,
+    /// File to write; several songs get -1, -2, ... before the ending [default: song.wav]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Directory with the model folders [default: $ACESTEP_CHECKPOINTS_DIR or ./checkpoints]
+    #[arg(long, value_name = "DIR")]
+    pub checkpoints: Option<PathBuf>,
+    /// Beats per minute, 30 to 300
+    #[arg(long, value_name = "N")]
+    pub bpm: Option<i64>,
+    /// Key, for example "C Major"
+    #[arg(long, value_name = "TEXT")]
+    pub key: Option<String>,
+    /// 2, 3, 4 or 6
+    #[arg(long, value_name = "N")]
+    pub time_signature: Option<String>,
+    /// Language code of the lyrics [default: en]
+    #[arg(long, value_name = "CODE")]
+    pub language: Option<String>,
+    /// Make a small demonstration checkpoint first and use it
+    #[arg(long)]
+    pub demo: bool,
+    /// Print one JSON object instead of a summary
+    #[arg(long)]
+    pub json: bool,
     /// Where and how to compute.
     #[command(flatten)]
     pub device: DeviceArgs,
 }
 
-/// Makes one song.
-pub fn run(_args: Args) -> Result<Outcome> {
-    Err(Error::Bug("generate is being built".into()))
+/// Formats that `--format` knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum FormatFlag {
+    /// 16-bit PCM
+    Wav,
+    /// 32-bit float PCM
+    Wav32,
+    /// MP3 at 128 kbit/s
+    Mp3,
+}
+
+impl FormatFlag {
+    fn name(self) -> &'static str {
+        match self {
+            FormatFlag::Wav => "wav",
+            FormatFlag::Wav32 => "wav32",
+            FormatFlag::Mp3 => "mp3",
+        }
+    }
+}
+
+fn number(text: &str) -> std::result::Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        _ => Err("a number is needed".into()),
+    }
+}
+
+fn seed(text: &str) -> std::result::Result<String, String> {
+    if text
+        .split(',')
+        .all(|item| item.trim().parse::<u64>().is_ok())
+    {
+        return Ok(text.to_owned());
+    }
+    Err("whole numbers of at least 0, separated by commas, are needed".into())
+}
+
+/// Makes the songs and writes them.
+pub fn run(args: Args) -> Result<Outcome> {
+    let started = Instant::now();
+    let env = Env::of_process();
+    args.device.check(&env)?;
+    let noise = noise(&env)?;
+    let format = format(&args)?;
+    let out = args.out.clone().unwrap_or_else(|| {
+        PathBuf::from(if format == FormatFlag::Mp3 {
+            "song.mp3"
+        } else {
+            "song.wav"
+        })
+    });
+    let raw = raw(&args, format)?;
+    check_writable(&out)?;
+    let checkpoints = if args.demo {
+        demo_dir(args.checkpoints.clone())?
+    } else {
+        let variable = env.text("ACESTEP_CHECKPOINTS_DIR").map(PathBuf::from);
+        args.checkpoints
+            .clone()
+            .or(variable)
+            .unwrap_or_else(|| "checkpoints".into())
+    };
+    let tree = Checkpoints::open(&checkpoints)?;
+    let model = tree.dit(args.model.as_deref())?;
+    let is_turbo = DitConfig::load(&model.path)?.is_turbo;
+    let facts = ModelFacts {
+        name: model.name.clone(),
+        is_turbo,
+    };
+    let mut random = || Uuid::new_v4().as_fields().0;
+    let resolved = resolve(&raw, &facts, Caller::CommandLine, &mut random)
+        .map_err(|refusal| Error::Request(refusal.0))?;
+
+    let device = args.device.open_with(&env)?;
+    let device_name = device.backend.caps().name.clone();
+    let (backend, math) = (device.backend, device.math);
+    let mut engine = Engine::open(EngineOptions {
+        checkpoints,
+        backend,
+        math,
+        noise,
+    })?;
+    let bar = Bar::new();
+    let song = engine.make(&resolved.song, &bar);
+    bar.clear();
+    let song = song?;
+    let files = write(&song, &resolved, &out)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if args.json {
+        print_line(&report(&song, &resolved, &files, &device_name, seconds).to_string());
+    } else {
+        print_summary(&song, &files, &device_name, seconds);
+    }
+    Ok(Outcome::Done)
+}
+
+/// The flags as a request. `--format` and numbers are checked by clap, the rest by the resolver.
+fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
+    let lyrics = match &args.lyrics_file {
+        Some(file) => Some(std::fs::read_to_string(file).map_err(|e| {
+            Error::Missing(format!(
+                "--lyrics-file {} cannot be read ({e})",
+                file.display()
+            ))
+        })?),
+        None => args.lyrics.clone(),
+    };
+    if args.prompt.is_none() && lyrics.is_none() {
+        return Err(Error::Request(
+            "nothing to make a song from: give --prompt, --lyrics or both".into(),
+        ));
+    }
+    Ok(RawRequest {
+        prompt: args.prompt.clone(),
+        lyrics,
+        audio_duration: args.duration,
+        inference_steps: args.steps,
+        use_random_seed: Some(args.seed.is_none()),
+        seed: args.seed.clone().map(Seed::List),
+        shift: args.shift,
+        infer_method: args.infer_method.clone(),
+        guidance_scale: args.guidance_scale,
+        timesteps: args.timesteps.clone(),
+        batch_size: Some(args.batch_size),
+        audio_format: Some(format.name().into()),
+        bpm: args.bpm,
+        key_scale: args.key.clone(),
+        time_signature: args.time_signature.clone(),
+        vocal_language: args.language.clone(),
+        ..RawRequest::default()
+    })
+}
+
+/// What was asked for, or what the file's ending says.
+fn format(args: &Args) -> Result<FormatFlag> {
+    if let Some(format) = args.format {
+        return Ok(format);
+    }
+    let Some(out) = &args.out else {
+        return Ok(FormatFlag::Wav);
+    };
+    let ending = out.extension().map(|e| e.to_string_lossy().to_lowercase());
+    match ending.as_deref() {
+        None | Some("wav") => Ok(FormatFlag::Wav),
+        Some("mp3") => Ok(FormatFlag::Mp3),
+        Some(other) => Err(Error::Request(format!(
+            "--out {}: the ending .{other} is not that of a format; use .wav or .mp3, or give \
+             --format",
+            out.display()
+        ))),
+    }
+}
+
+/// Refuses an output that could not be written after all the work.
+fn check_writable(out: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Error::Output(format!("--out {}: {why}", out.display())));
+    if out.is_dir() {
+        return refuse("this is a directory; name a file".into());
+    }
+    if out.file_name().is_none() {
+        return refuse("this names no file".into());
+    }
+    let dir = match out.parent() {
+        Some(dir) if !dir.as_os_str().is_empty() => dir,
+        _ => Path::new("."),
+    };
+    match tempfile::Builder::new()
+        .prefix(".acestep-")
+        .tempfile_in(dir)
+    {
+        Ok(_) => Ok(()),
+        Err(e) => refuse(format!(
+            "its directory cannot be written to ({e}); choose another"
+        )),
+    }
+}
+
+/// `song.wav` as `song-2.wav`; a single song keeps its name.
+fn numbered(out: &Path, number: usize, of: usize) -> PathBuf {
+    if of == 1 {
+        return out.to_path_buf();
+    }
+    let mut name = out.file_stem().unwrap_or_default().to_os_string();
+    name.push(format!("-{number}"));
+    if let Some(ending) = out.extension() {
+        name.push(".");
+        name.push(ending);
+    }
+    out.with_file_name(name)
+}
+
+fn write(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for (index, item) in song.items.iter().enumerate() {
+        let path = numbered(out, index + 1, song.items.len());
+        let pcm = Pcm {
+            samples: &item.pcm,
+            rate: song.sample_rate,
+        };
+        audio::write(&path, pcm, resolved.format)?;
+        files.push(path);
+    }
+    Ok(files)
+}
+
+/// Seconds of one item.
+fn length(song: &Song, samples: usize) -> f64 {
+    (samples / audio::CHANNELS) as f64 / f64::from(song.sample_rate)
+}
+
+fn report(
+    song: &Song,
+    resolved: &Resolved,
+    files: &[PathBuf],
+    device: &str,
+    seconds: f64,
+) -> serde_json::Value {
+    let items = files.iter().zip(&song.items).map(|(file, item)| {
+        json!({
+            "file": file,
+            "seed": item.seed,
+            "seconds": length(song, item.pcm.len()),
+        })
+    });
+    json!({
+        "items": items.collect::<Vec<_>>(),
+        "model": resolved.song.model,
+        "device": device,
+        "sample_rate": song.sample_rate,
+        "steps": resolved.song.sampling.steps,
+        "shift": resolved.song.sampling.shift,
+        "times": song.times,
+        "total_s": seconds,
+    })
+}
+
+fn print_summary(song: &Song, files: &[PathBuf], device: &str, seconds: f64) {
+    for (file, item) in files.iter().zip(&song.items) {
+        let length = length(song, item.pcm.len());
+        print_line(&format!(
+            "{}  {length:.1} s  seed {}",
+            file.display(),
+            item.seed
+        ));
+    }
+    let t = &song.times;
+    print_line(&format!(
+        "{seconds:.1} s on {device}: load {:.1}, text {:.1}, condition {:.1}, diffusion {:.1} \
+         ({} evaluations), decoding {:.1}",
+        t.load_s, t.text_s, t.condition_s, t.diffuse_s, t.evaluations, t.decode_s
+    ));
+}
+
+/// Progress on the terminal; nothing where there is none.
+struct Bar {
+    bar: ProgressBar,
+    stage: Cell<Option<Stage>>,
+}
+
+impl Bar {
+    fn new() -> Self {
+        let bar = ProgressBar::new(1);
+        if let Ok(style) =
+            ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed_precise}")
+        {
+            bar.set_style(style);
+        }
+        Bar {
+            bar,
+            stage: Cell::new(None),
+        }
+    }
+
+    fn clear(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+impl Watch for Bar {
+    fn progress(&self, stage: Stage, done: usize, total: usize) {
+        if self.stage.replace(Some(stage)) != Some(stage) {
+            self.bar.set_message(stage.text());
+        }
+        self.bar.set_length(total as u64);
+        self.bar.set_position(done as u64);
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_several_songs() {
+        assert_eq!(
+            numbered(Path::new("a/song.wav"), 1, 1),
+            Path::new("a/song.wav")
+        );
+        assert_eq!(
+            numbered(Path::new("a/song.wav"), 2, 3),
+            Path::new("a/song-2.wav")
+        );
+        assert_eq!(numbered(Path::new("song"), 1, 2), Path::new("song-1"));
+        assert_eq!(numbered(Path::new("a.b.mp3"), 1, 2), Path::new("a.b-1.mp3"));
+    }
+
+    #[test]
+    fn outputs_that_cannot_be_written_are_refused_before_the_work() {
+        for (out, why) in [
+            ("/", "directory"),
+            ("/nowhere/at/all/x.wav", "cannot be written"),
+        ] {
+            let refused = check_writable(Path::new(out));
+            assert!(refused.is_err_and(|e| e.to_string().contains(why)), "{out}");
+        }
+    }
+
+    #[test]
+    fn seeds_and_numbers() {
+        assert!(seed("1, 2").is_ok() && seed("-1").is_err() && seed("").is_err());
+        assert!(number("1e2").is_ok() && number("nan").is_err() && number("inf").is_err());
+    }
 }

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod checkpoint;
 pub mod device;
 pub mod generate;
+mod model;
 pub mod serve;
 pub mod verify;
 

@@ -39,8 +39,9 @@ impl Checks {
         let clamped = value.max(low).min(high);
         if clamped != value {
             if self.caller == Caller::CommandLine {
+                let flag = flag(name);
                 return Err(Refusal(format!(
-                    "{name} must be between {low} and {high}, got {value}"
+                    "{flag} must be between {low} and {high}, got {value}"
                 )));
             }
             self.notes
@@ -83,6 +84,19 @@ impl Checks {
         ));
         Ok(())
     }
+}
+
+/// The flag of `generate` that sets a field.
+pub fn flag(name: &str) -> String {
+    let short = match name {
+        "inference_steps" => "steps",
+        "audio_duration" => "duration",
+        "vocal_language" => "language",
+        "key_scale" => "key",
+        "audio_format" => "format",
+        other => other,
+    };
+    format!("--{}", short.replace('_', "-"))
 }
 
 /// The text must be one of the field's choices.

@@ -1,0 +1,29 @@
+//! What `serve` and `generate` share: the demonstration tree, the kind of noise, output.
+
+use crate::env::Env;
+use engine::Result;
+use engine::sample::noise::{NOISE_VARIABLE, NoiseKind};
+use std::io::Write;
+use std::path::PathBuf;
+
+/// Where the demonstration tree goes when no directory is named.
+const DEMO_DIR: &str = ".cache/acestep/demo-checkpoints";
+
+/// Makes the demonstration tree, unless it is there, and returns its directory.
+pub fn demo_dir(named: Option<PathBuf>) -> Result<PathBuf> {
+    let dir = named.unwrap_or_else(|| DEMO_DIR.into());
+    engine::weights::demo::demo(&dir)?;
+    Ok(dir)
+}
+
+/// How a seed becomes noise.
+pub fn noise(env: &Env) -> Result<NoiseKind> {
+    env.text(NOISE_VARIABLE)
+        .map_or_else(|| Ok(NoiseKind::default()), str::parse)
+}
+
+/// Prints a line to stdout. A reader that has gone away is no fault of ours.
+pub fn print_line(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}
