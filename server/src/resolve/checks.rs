@@ -75,7 +75,8 @@ impl Checks {
     ) -> Result<(), Refusal> {
         if self.caller == Caller::CommandLine {
             return Err(Refusal(format!(
-                "{name} must be {allowed}, got \"{value}\""
+                "{} must be {allowed}, got \"{value}\"",
+                flag(name)
             )));
         }
         self.notes.push(format!(
