@@ -1,6 +1,6 @@
 //! Reading request bodies: limits, patience, content types.
 
-use crate::reply::{Reply, bad_request, fault};
+use crate::reply::{Refused, bad_request, fault};
 use http_body_util::BodyExt;
 use hyper::body::{Body, Bytes, Incoming};
 use hyper::header::{CONTENT_TYPE, EXPECT};
@@ -21,7 +21,7 @@ const DRAIN_LIMIT: usize = 1 << 30;
 pub type Fields = Map<String, Value>;
 
 /// The whole body, at most `limit` bytes.
-pub async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, Reply> {
+pub async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, Refused> {
     let waits = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
     let too_large = || {

@@ -95,13 +95,13 @@ async fn route(app: &Arc<App>, request: Request<Incoming>) -> Reply {
         let trimmed = path.trim_end_matches('/');
         return match Route::of(trimmed, format) {
             Some(_) => redirect(trimmed, request.uri().query()),
-            None => fault(StatusCode::NOT_FOUND, "Not Found"),
+            None => *fault(StatusCode::NOT_FOUND, "Not Found"),
         };
     };
     let allowed = route.method();
     let is_head = request.method() == Method::HEAD && allowed == Method::GET;
     if *request.method() != allowed && !is_head {
-        let mut reply = fault(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
+        let mut reply = *fault(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");
         let name = HeaderValue::from_str(allowed.as_str());
         // A method's name is always a valid header value.
         reply

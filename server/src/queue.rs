@@ -142,7 +142,7 @@ mod tests {
             records.fetch_add(1, Ordering::SeqCst);
         };
         let taken = std::thread::scope(|scope| {
-            let push = || queue.push((), &count).is_ok();
+            let push = || queue.push((), count).is_ok();
             let threads: Vec<_> = (0..8)
                 .map(|_| scope.spawn(move || (0..10).filter(|_| push()).count()))
                 .collect();

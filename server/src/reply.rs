@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// A complete answer.
 pub type Reply = Response<ReplyBody>;
 
+/// An answer that says no; boxed, for results carry it far.
+pub type Refused = Box<Reply>;
+
 /// The body of an answer.
 pub enum ReplyBody {
     /// Bytes in memory.
@@ -141,16 +144,19 @@ pub fn success(data: impl Serialize) -> Reply {
 }
 
 /// An error with its text under `detail`.
-pub fn fault(status: StatusCode, detail: impl Into<String>) -> Reply {
-    json(status, &serde_json::json!({ "detail": detail.into() }))
+pub fn fault(status: StatusCode, detail: impl Into<String>) -> Refused {
+    Box::new(json(
+        status,
+        &serde_json::json!({ "detail": detail.into() }),
+    ))
 }
 
 /// 400 with its text under `detail`.
-pub fn bad_request(detail: impl Into<String>) -> Reply {
+pub fn bad_request(detail: impl Into<String>) -> Refused {
     fault(StatusCode::BAD_REQUEST, detail)
 }
 
 /// 401.
-pub fn denied(detail: &str) -> Reply {
+pub fn denied(detail: &str) -> Refused {
     fault(StatusCode::UNAUTHORIZED, detail)
 }

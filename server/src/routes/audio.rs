@@ -3,7 +3,7 @@
 use super::check_header;
 use crate::app::App;
 use crate::files::{self, Unserved};
-use crate::reply::{FilePart, Reply, ReplyBody, bad_request, fault, json, whole};
+use crate::reply::{FilePart, Refused, Reply, ReplyBody, bad_request, fault, json, whole};
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use serde_json::json;
@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
-pub async fn answer<T>(app: &Arc<App>, request: &Request<T>) -> Result<Reply, Reply> {
+pub async fn answer<T>(app: &Arc<App>, request: &Request<T>) -> Result<Reply, Refused> {
     let query = request.uri().query().unwrap_or_default();
     let last = |key: &str| {
         let values = form_urlencoded::parse(query.as_bytes()).filter(|(k, _)| k == key);
@@ -23,7 +23,7 @@ pub async fn answer<T>(app: &Arc<App>, request: &Request<T>) -> Result<Reply, Re
         let detail = json!({ "detail": [{
             "type": "missing", "loc": ["query", "path"], "msg": "Field required", "input": null,
         }] });
-        return Err(json(StatusCode::UNPROCESSABLE_ENTITY, &detail));
+        return Err(json(StatusCode::UNPROCESSABLE_ENTITY, &detail).into());
     };
     let headers = request.headers().clone();
     let app = app.clone();
@@ -37,7 +37,7 @@ pub async fn answer<T>(app: &Arc<App>, request: &Request<T>) -> Result<Reply, Re
 }
 
 /// Finds and opens the file and decides which part of it is asked for.
-fn open(root: &Path, text: &str, headers: &HeaderMap) -> Result<Reply, Reply> {
+fn open(root: &Path, text: &str, headers: &HeaderMap) -> Result<Reply, Refused> {
     let not_found = || fault(StatusCode::NOT_FOUND, "Audio file not found");
     let path = files::result_file(root, text).map_err(|unserved| match unserved {
         Unserved::Denied => fault(
@@ -75,7 +75,8 @@ fn open(root: &Path, text: &str, headers: &HeaderMap) -> Result<Reply, Reply> {
                 StatusCode::BAD_REQUEST,
                 "text/plain; charset=utf-8",
                 "Malformed range header.",
-            ));
+            )
+            .into());
         }
         Part::Unsatisfiable => {
             let status = StatusCode::RANGE_NOT_SATISFIABLE;
@@ -85,7 +86,7 @@ fn open(root: &Path, text: &str, headers: &HeaderMap) -> Result<Reply, Reply> {
                 header::CONTENT_RANGE,
                 &format!("bytes */{size}"),
             );
-            return Err(reply);
+            return Err(reply.into());
         }
     };
     file.seek(SeekFrom::Start(start))

@@ -11,7 +11,7 @@ mod stats;
 use crate::app::App;
 use crate::auth;
 use crate::config::ModelsFormat;
-use crate::reply::{Reply, denied};
+use crate::reply::{Refused, Reply, denied};
 use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
 use hyper::{Method, Request};
@@ -72,14 +72,16 @@ impl Route {
             Route::OpenApi => docs::schema(),
             Route::ReleaseTask => release_task::answer(app, request)
                 .await
-                .unwrap_or_else(|e| e),
+                .unwrap_or_else(|refused| *refused),
             Route::QueryResult => query_result::answer(app, request)
                 .await
-                .unwrap_or_else(|e| e),
-            Route::Audio => audio::answer(app, &request).await.unwrap_or_else(|e| e),
+                .unwrap_or_else(|refused| *refused),
+            Route::Audio => audio::answer(app, &request)
+                .await
+                .unwrap_or_else(|refused| *refused),
             Route::Stats | Route::ModelList | Route::OpenRouterModels => {
                 if let Err(reply) = check_header(app, &request, None) {
-                    return reply;
+                    return *reply;
                 }
                 match self {
                     Route::Stats => stats::answer(app),
@@ -98,7 +100,7 @@ fn authorization<T>(request: &Request<T>) -> Option<String> {
     header.map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
 }
 
-fn check_header<T>(app: &App, request: &Request<T>, token: Option<&str>) -> Result<(), Reply> {
+fn check_header<T>(app: &App, request: &Request<T>, token: Option<&str>) -> Result<(), Refused> {
     let header = authorization(request);
     auth::check_header(app.config.api_key.as_ref(), header.as_deref(), token).map_err(denied)
 }

@@ -13,7 +13,7 @@ pub async fn documented(app: &Arc<App>) -> Reply {
     // Reads folders and small files.
     match tokio::task::spawn_blocking(move || catalog::documented(&app)).await {
         Ok(list) => success(list),
-        Err(_) => fault(
+        Err(_) => *fault(
             StatusCode::INTERNAL_SERVER_ERROR,
             "the model list could not be read",
         ),

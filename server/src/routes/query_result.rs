@@ -5,7 +5,7 @@ use crate::app::App;
 use crate::auth;
 use crate::body::{self, Fields, JsonFault, Repeated};
 use crate::jobs::{Job, State};
-use crate::reply::{Reply, bad_request, denied, success};
+use crate::reply::{Refused, Reply, bad_request, denied, success};
 use hyper::Request;
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -23,7 +23,7 @@ struct Entry {
     progress_text: Option<String>,
 }
 
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Reply> {
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Refused> {
     let header = authorization(&request);
     let fields = read(request).await?;
     let token = fields.get("ai_token").and_then(token_text);
@@ -48,7 +48,7 @@ pub(super) fn token_text(value: &Value) -> Option<String> {
     }
 }
 
-async fn read(request: Request<Incoming>) -> Result<Fields, Reply> {
+async fn read(request: Request<Incoming>) -> Result<Fields, Refused> {
     let content_type = body::content_type(&request);
     let bytes = body::read(request, body::JSON_LIMIT).await?;
     if !content_type.contains("json") {

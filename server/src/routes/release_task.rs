@@ -7,9 +7,9 @@ use crate::catalog;
 use crate::fields::RawRequest;
 use crate::files;
 use crate::jobs::Job;
-use crate::queue::Refused;
+use crate::queue;
 use crate::raw::Sources;
-use crate::reply::{Reply, bad_request, denied, fault, success};
+use crate::reply::{Refused, Reply, bad_request, denied, fault, success};
 use crate::resolve::{Caller, Resolved, resolve};
 use crate::{auth, routes::query_result::token_text};
 use hyper::body::Incoming;
@@ -26,7 +26,7 @@ struct Queued {
     queue_position: usize,
 }
 
-pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Reply> {
+pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Refused> {
     let header = authorization(&request);
     let sources = Sources::new(read(request).await?);
     let token = sources.find(&["ai_token".to_owned()]).and_then(token_text);
@@ -66,7 +66,7 @@ fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
 }
 
 /// Puts the job at the end of the queue; its record appears with it.
-fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Reply> {
+fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Refused> {
     let id = Uuid::new_v4();
     for note in &resolved.notes {
         tracing::debug!("job {id}: {note}");
@@ -78,11 +78,11 @@ fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Reply> {
             status: "queued",
             queue_position,
         })),
-        Err(Refused::Full) => Err(fault(
+        Err(queue::Refused::Full) => Err(fault(
             StatusCode::TOO_MANY_REQUESTS,
             "Server busy: queue is full",
         )),
-        Err(Refused::Closed) => Err(fault(
+        Err(queue::Refused::Closed) => Err(fault(
             StatusCode::SERVICE_UNAVAILABLE,
             "the server is about to end",
         )),
@@ -90,7 +90,7 @@ fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Reply> {
 }
 
 /// The body's fields, by its content type or, without a known one, by how it begins.
-async fn read(request: Request<Incoming>) -> Result<Fields, Reply> {
+async fn read(request: Request<Incoming>) -> Result<Fields, Refused> {
     const MALFORMED: &str = "Malformed JSON payload";
     const HINT: &str = "Invalid JSON body (hint: set 'Content-Type: application/json')";
     let content_type = body::content_type(&request);
