@@ -11,6 +11,12 @@ use half::bf16;
 /// Writes a row of activations as lanes, `dst` being exactly as long as [`Kernel::lanes`] says.
 pub fn stage_row(kernel: Kernel, row: &[f32], dst: &mut [u32]) {
     if kernel.pairs {
+        #[cfg(target_arch = "x86_64")]
+        if kernel.level() == Level::Avx512Bf16 {
+            // SAFETY: holding the level proves that the processor has the instructions.
+            unsafe { x86::pair_row(row, dst) };
+            return;
+        }
         pair_row(kernel.level(), row, dst);
         return;
     }
@@ -146,6 +152,23 @@ mod x86 {
 
     use super::{DType, Kernel, NR, Rows};
     use std::arch::x86_64::*;
+
+    /// Pairs of neighbours as bf16, 32 elements at a time.
+    #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+    pub fn pair_row(row: &[f32], dst: &mut [u32]) {
+        let (blocks, rest) = row.as_chunks::<32>();
+        let (to, to_rest) = dst.split_at_mut(blocks.len() * 16);
+        for (block, to) in blocks.iter().zip(to.as_chunks_mut::<16>().0) {
+            // SAFETY: 32 floats are read, 16 lanes written.
+            unsafe {
+                let lo = _mm512_loadu_ps(block.as_ptr());
+                let hi = _mm512_loadu_ps(block.as_ptr().add(16));
+                let pairs: __m512i = std::mem::transmute(_mm512_cvtne2ps_pbh(hi, lo));
+                _mm512_storeu_si512(to.as_mut_ptr().cast(), pairs);
+            }
+        }
+        super::pair_body::<true>(rest, to_rest);
+    }
 
     /// Bytes of 32 elements of the widest dtype: what one row of a square needs at most.
     const PIECE: usize = 128;

@@ -139,7 +139,7 @@ fn sum_squares_body<const FMA: bool>(x: &[f32]) -> f32 {
     for (a, &v) in acc.iter_mut().zip(rest) {
         *a = fma::<FMA>(v, v, *a);
     }
-    fold(acc)
+    fold(acc, |a, b| a + b)
 }
 
 #[inline(always)]
@@ -155,16 +155,16 @@ fn dot_body<const FMA: bool>(x: &[f32], y: &[f32]) -> f32 {
     for ((a, &x), &y) in acc.iter_mut().zip(x_rest).zip(y_rest) {
         *a = fma::<FMA>(x, y, *a);
     }
-    fold(acc)
+    fold(acc, |a, b| a + b)
 }
 
-/// Sum of the lanes, halves onto halves.
+/// The lanes brought together by `f`, halves onto halves. Their number is a power of two.
 #[inline(always)]
-fn fold(mut acc: [f32; LANES]) -> f32 {
-    let mut n = LANES / 2;
+pub(crate) fn fold<const N: usize>(mut acc: [f32; N], f: impl Fn(f32, f32) -> f32) -> f32 {
+    let mut n = N / 2;
     while n > 0 {
         for i in 0..n {
-            acc[i] += acc[i + n];
+            acc[i] = f(acc[i], acc[i + n]);
         }
         n /= 2;
     }

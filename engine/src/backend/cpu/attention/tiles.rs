@@ -11,7 +11,7 @@ use crate::backend::cpu::pack::{Rows, pack_panel, rounded, stage_row};
 use crate::backend::cpu::parts::Parts;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::tile::{Kernel, NR, Sums, Tile};
-use crate::backend::cpu::vecmath::{exp_lane, fma, leveled};
+use crate::backend::cpu::vecmath::{exp_lane, fma, fold, leveled};
 use crate::backend::cpu::weight::Weight;
 use crate::program::DType;
 
@@ -68,6 +68,11 @@ impl Layout {
     /// Lanes of the packed keys and values of one head.
     fn head(&self) -> usize {
         self.keys + self.panels * self.values
+    }
+
+    /// Whether exponentials are not operands as they are.
+    fn staged(&self) -> bool {
+        self.kernel.pairs || self.kernel.round
     }
 
     /// Lanes of one thread: queries, results, scores, weights, and a maximum and a sum per row.
@@ -352,8 +357,10 @@ fn tile_block(
         let row = &mut s.out[(first + r) * l.panels * NR..][..l.panels * NR];
         let (max, sum) = (&mut s.max[first + r], &mut s.sum[first + r]);
         seen |= soften(l, o.dims.scale(), scores, visible, (max, sum), row);
-        let weights = &mut s.weights[r * SCORE_ROW..][..l.kernel.lanes(keys)];
-        stage_row(l.kernel, scores, weights);
+        if l.staged() {
+            let weights = &mut s.weights[r * SCORE_ROW..][..l.kernel.lanes(keys)];
+            stage_row(l.kernel, scores, weights);
+        }
     }
     if seen {
         add_values(l, head, (first, rows), (start, keys), &mut sums, s);
@@ -404,7 +411,7 @@ fn add_values(
     for panel in 0..l.panels {
         let at = l.keys + panel * l.values + start / per * NR;
         let tile = Tile {
-            a: s.weights,
+            a: if l.staged() { s.weights } else { bytemuck::cast_slice(s.scores) },
             a_row: SCORE_ROW,
             a_tap: 0,
             b: &head.packed[at..][..k * NR],
@@ -452,7 +459,7 @@ fn exponentials_body<const FMA: bool>(row: &mut [f32], scale: f32, max: f32) -> 
         *x = exp_lane::<FMA>(fma::<FMA>(*x, scale, -max));
         *a += *x;
     }
-    acc.iter().sum()
+    fold(acc, |a, b| a + b)
 }
 
 #[inline(always)]
