@@ -127,7 +127,12 @@ def main(full, out):
             source, target = (d / "stages" / name for d in (full, out))
             target.parent.mkdir(parents=True, exist_ok=True)
             entry = dict(manifest[name])
-            if name.endswith(".json"):
+            if name == "tokenizer_cases.json":
+                # The other vocabularies are not in the copy.
+                cases = json.loads(source.read_text())["tiny_text_encoder"]
+                text = json.dumps({"tiny_text_encoder": cases}, ensure_ascii=False)
+                target.write_text(text.replace('{"text"', '\n{"text"') + "\n")
+            elif name.endswith(".json"):
                 shutil.copyfile(source, target)
             else:
                 names = cut(source, target, name)

@@ -27,4 +27,5 @@ pub mod resolve;
 pub mod routes;
 pub mod run;
 pub mod seeds;
+pub mod verify;
 pub mod worker;

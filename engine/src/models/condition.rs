@@ -72,11 +72,11 @@ pub fn timbre_encoder(c: &DitConfig, math: Math, clips: usize, frames: usize) ->
     let x = b.input("latents", &[clips, frames, c.timbre_hidden_dim]);
     let (prefix, he) = ("encoder.timbre_encoder", c.encoder_hidden_size);
     let mut x = linear_bias(&mut b, &format!("{prefix}.embed_tokens"), x, he);
+    b.tap("embed", x);
     if c.has_encoder_config {
         let token = b.vector(format!("{prefix}.special_token"), &[1, 1, he], &[he]);
         x = b.op(Op::PrependRow, &[x, token]);
     }
-    b.tap("embed", x);
     let x = encoder_layers(&mut b, c, prefix, "", x, c.num_timbre_encoder_hidden_layers);
     b.tap("norm_out", x);
     let x = b.op(Op::SliceRows { start: 0, len: 1 }, &[x]);

@@ -1,8 +1,10 @@
 //! `acestep verify`: every stage against reference tensors.
 
 use super::Outcome;
-use super::device::DeviceArgs;
-use engine::{Error, Result};
+use super::device::{DeviceArgs, DtypeFlag};
+use crate::verify::{Line, Options, verify};
+use engine::Result;
+use std::io::Write;
 use std::path::PathBuf;
 
 /// Flags of `verify`.
@@ -22,7 +24,30 @@ pub struct Args {
     pub device: DeviceArgs,
 }
 
-/// Compares; [`Outcome::Failed`] when a tensor is outside its limit.
-pub fn run(_args: Args) -> Result<Outcome> {
-    Err(Error::Bug("verify is being built".into()))
+/// Compares, one line per tensor: file, name, largest difference, relative error, limit, verdict.
+/// [`Outcome::Failed`] when a tensor is outside its limit.
+pub fn run(mut args: Args) -> Result<Outcome> {
+    // Limits are tightest, and faults most visible, in f32.
+    args.device.dtype.get_or_insert(DtypeFlag::F32);
+    let device = args.device.open()?;
+    let options = Options {
+        goldens: args.goldens,
+        backend: device.backend,
+        math: device.math,
+        filter: args.filter,
+        built_only: args.built_only,
+    };
+    let mut stdout = std::io::stdout().lock();
+    let mut pipe_open = true;
+    let mut print = |line: &Line| {
+        // A reader that closed the pipe (`| head`) has seen enough; the exit status still counts.
+        pipe_open = pipe_open && writeln!(stdout, "{line}").is_ok();
+    };
+    let totals = verify(&options, &mut print)?;
+    let _ = writeln!(stdout, "{} passed, {} failed", totals.passed, totals.failed);
+    Ok(if totals.failed == 0 {
+        Outcome::Done
+    } else {
+        Outcome::Failed
+    })
 }

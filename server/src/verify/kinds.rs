@@ -1,0 +1,183 @@
+//! Which stage a file of a golden tree belongs to, by its path.
+
+/// How the files of one stage are compared.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stage {
+    /// Caption encoder.
+    TextEncoder,
+    /// Texts to ids and back.
+    Tokenizer,
+    /// Times of steps.
+    Schedules,
+    /// Random numbers.
+    Random,
+    /// Combination of two predictions.
+    Guidance,
+    /// Wavelet correction.
+    Dcw,
+    /// Sinusoid of a time.
+    Sinusoid,
+    /// Packing of conditions.
+    Packing,
+    /// A stage of a diffusion model.
+    Model {
+        /// Its folder in the tree.
+        model: String,
+        /// Which.
+        stage: ModelStage,
+    },
+    /// The decoder of an autoencoder.
+    VaeDecode {
+        /// Directory of the autoencoder.
+        vae: String,
+    },
+    /// The decoder over tiles.
+    VaeTiled {
+        /// Directory of the autoencoder.
+        vae: String,
+    },
+    /// Folded weights.
+    VaeWeightNorm {
+        /// Directory of the autoencoder.
+        vae: String,
+    },
+    /// A request to audio.
+    EndToEnd,
+    /// Inputs of other files.
+    Inputs,
+    /// A capability that is still to come.
+    NotBuilt(&'static str),
+}
+
+/// Stages of a diffusion model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ModelStage {
+    /// Lyric encoder.
+    Lyric,
+    /// Timbre encoder.
+    Timbre,
+    /// Condition encoder.
+    Condition,
+    /// Audio tokenizer and detokenizer.
+    AudioTokenizer,
+    /// One evaluation of the transformer.
+    Forward,
+    /// Conditions of the trajectories.
+    TrajectoryConditions,
+    /// A denoising loop.
+    Trajectory,
+}
+
+/// The language model.
+pub const LANGUAGE_MODEL: &str = "language model";
+/// Covers, repainting and the other tasks on audio.
+pub const TASKS: &str = "tasks on audio";
+/// The encoder half of the autoencoder.
+pub const VAE_ENCODER: &str = "VAE encoder";
+/// Adapter training.
+pub const TRAINING: &str = "training";
+
+/// The stage of a file by its path below `stages`; `None` when the path is unknown.
+pub fn classify(path: &str) -> Option<Stage> {
+    let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
+    if folder.contains('/') {
+        return None;
+    }
+    if let Some(stem) = file.strip_suffix(".json") {
+        return match (folder, stem) {
+            ("", "schedules") => Some(Stage::Schedules),
+            ("", "tokenizer_cases") => Some(Stage::Tokenizer),
+            ("lm", _) => Some(Stage::NotBuilt(LANGUAGE_MODEL)),
+            _ => None,
+        };
+    }
+    let stem = file.strip_suffix(".safetensors")?;
+    match folder {
+        "" => top(stem),
+        "lm" => Some(Stage::NotBuilt(LANGUAGE_MODEL)),
+        "vae" => vae(stem),
+        "e2e" if stem == "source_audio" => Some(Stage::Inputs),
+        "e2e" => Some(Stage::EndToEnd),
+        model => of_model(model, stem),
+    }
+}
+
+fn top(stem: &str) -> Option<Stage> {
+    Some(match stem {
+        "text_encoder" => Stage::TextEncoder,
+        "rng" => Stage::Random,
+        "guidance" => Stage::Guidance,
+        "dcw" => Stage::Dcw,
+        "timestep_sinusoid" => Stage::Sinusoid,
+        "pack_sequences" => Stage::Packing,
+        "repaint_ops" => Stage::NotBuilt(TASKS),
+        _ => return None,
+    })
+}
+
+fn vae(stem: &str) -> Option<Stage> {
+    if let Some((vae, _)) = stem.split_once("_decode_T") {
+        return Some(Stage::VaeDecode { vae: vae.into() });
+    }
+    if let Some((vae, _)) = stem.split_once("_tiled_T") {
+        return Some(Stage::VaeTiled { vae: vae.into() });
+    }
+    if let Some(vae) = stem.strip_suffix("_weightnorm") {
+        return Some(Stage::VaeWeightNorm { vae: vae.into() });
+    }
+    stem.ends_with("_encode")
+        .then_some(Stage::NotBuilt(VAE_ENCODER))
+}
+
+fn of_model(model: &str, stem: &str) -> Option<Stage> {
+    let stage = match stem {
+        "lyric_encoder" => ModelStage::Lyric,
+        "timbre_encoder" => ModelStage::Timbre,
+        "condition_encoder" => ModelStage::Condition,
+        "audio_tokenizer" => ModelStage::AudioTokenizer,
+        "traj_inputs" => return Some(Stage::Inputs),
+        "traj_conditions" => ModelStage::TrajectoryConditions,
+        "train_step" => return Some(Stage::NotBuilt(TRAINING)),
+        _ if stem.starts_with("dit_forward_") => ModelStage::Forward,
+        _ if stem.starts_with("traj_") => ModelStage::Trajectory,
+        _ => return None,
+    };
+    Some(Stage::Model {
+        model: model.into(),
+        stage,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_of_the_format_are_known_and_others_are_not() {
+        assert_eq!(classify("rng.safetensors"), Some(Stage::Random));
+        assert_eq!(
+            classify("vae/vae-pyramid_decode_T17.safetensors"),
+            Some(Stage::VaeDecode {
+                vae: "vae-pyramid".into()
+            })
+        );
+        let stage = ModelStage::Trajectory;
+        assert_eq!(
+            classify("other/traj_ode_new.safetensors"),
+            Some(Stage::Model {
+                model: "other".into(),
+                stage
+            })
+        );
+        for path in [
+            "rng.bin",
+            "surprise.safetensors",
+            "turbo/surprise.safetensors",
+            "vae/surprise.safetensors",
+            "turbo/deep/traj_ode.safetensors",
+            "e2e/x.json",
+        ] {
+            assert_eq!(classify(path), None, "{path}");
+        }
+    }
+}
