@@ -111,3 +111,17 @@ fn a_file_in_the_way_is_a_sentence() {
     let error = check_space(dir.path(), u64::MAX).unwrap_err().to_string();
     assert!(error.contains("needs") && error.contains("free"), "{error}");
 }
+
+#[test]
+fn makers_at_the_same_time_agree() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("demo");
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..4).map(|_| scope.spawn(|| demo(&out))).collect();
+        for maker in makers {
+            maker.join().unwrap().unwrap();
+        }
+    });
+    assert!(is_demo(&out));
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+}

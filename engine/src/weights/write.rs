@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Largest shard, as the published models were split.
 const SHARD_BYTES: u64 = 5_000_000_000;
@@ -78,7 +79,10 @@ impl Partial {
             _ => Path::new("."),
         };
         fs::create_dir_all(parent).map_err(|e| unwritable(parent, &e))?;
-        let temporary = parent.join(format!(".{name}.partial-{}", std::process::id()));
+        // Two threads may be making the same tree, as two processes may.
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let temporary = parent.join(format!(".{name}.partial-{}-{number}", std::process::id()));
         fs::create_dir(&temporary).map_err(|e| unwritable(&temporary, &e))?;
         Ok(Partial {
             temporary,
