@@ -1,6 +1,8 @@
 //! Shared pieces of the test suite.
 
 pub mod cases;
+pub mod client;
+pub mod fake;
 pub mod model_cases;
 pub mod random;
 pub mod reference;

@@ -11,6 +11,7 @@ use crate::seeds;
 use checks::Checks;
 use engine::audio::{AudioFormat, Mp3};
 use engine::song::{Metas, Output, SongRequest};
+use engine::text::prompt;
 
 /// What is known about the model that will run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,10 +61,6 @@ pub struct Resolved {
     pub impossible: Option<String>,
 }
 
-/// The instruction line of plain generation; models were trained on this text.
-pub const TEXT2MUSIC_INSTRUCTION: &str =
-    "Fill the audio semantic mask based on the given conditions:";
-
 /// Decides every value. `random` draws seeds.
 pub fn resolve(
     raw: &RawRequest,
@@ -95,7 +92,7 @@ pub fn resolve(
         lyrics: lyrics(&raw.lyrics()),
         language: language(raw, &mut checks)?,
         instruction: match raw.instruction().trim() {
-            "" => TEXT2MUSIC_INSTRUCTION.to_owned(),
+            "" => prompt::TEXT2MUSIC.to_owned(),
             text => text.to_owned(),
         },
         metas: Metas {

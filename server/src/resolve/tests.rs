@@ -59,7 +59,7 @@ fn defaults_per_family_and_caller() {
         assert_eq!(r.song.output, Output::default());
         assert_eq!(r.song.lyrics, "[Instrumental]");
         assert_eq!(r.song.language, "en");
-        assert_eq!(r.song.instruction, TEXT2MUSIC_INSTRUCTION);
+        assert_eq!(r.song.instruction, prompt::TEXT2MUSIC);
         assert_eq!(r.format, AudioFormat::Mp3(Mp3::default()));
         assert_eq!((r.notes.len(), r.impossible), (0, None));
     }

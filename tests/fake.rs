@@ -1,0 +1,199 @@
+//! A server whose engine is a fake that tests steer: it is fast, can be held, and fails on
+//! demand.
+
+use engine::song::{Song, SongItem, SongRequest, Stage, StageTimes, Watch};
+use engine::{Error, Result};
+use server::config::{Config, Flags};
+use server::env::Env;
+use server::maker::SongMaker;
+use server::run::Server;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+/// What tests and the fake share.
+#[derive(Default)]
+pub struct Steering {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    /// Songs wait here until they are let go.
+    held: bool,
+    /// Loading waits too.
+    load_held: bool,
+    /// What loading ends with.
+    load_error: Option<Error>,
+    loads: usize,
+    seen: Vec<SongRequest>,
+}
+
+impl Steering {
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let mut state = self.state.lock().expect("no test panics in here");
+        let out = change(&mut state);
+        self.changed.notify_all();
+        out
+    }
+
+    /// Songs wait from now on, or go on.
+    pub fn hold(&self, held: bool) {
+        self.with(|s| s.held = held);
+    }
+
+    /// Loading waits from now on, or goes on.
+    pub fn hold_load(&self, held: bool) {
+        self.with(|s| s.load_held = held);
+    }
+
+    /// Loading fails from now on.
+    pub fn fail_load(&self, error: Error) {
+        self.with(|s| s.load_error = Some(error));
+    }
+
+    /// How often a model was loaded.
+    pub fn loads(&self) -> usize {
+        self.with(|s| s.loads)
+    }
+
+    /// The requests that reached the engine.
+    pub fn seen(&self) -> Vec<SongRequest> {
+        self.with(|s| s.seen.clone())
+    }
+
+    fn wait_while(&self, watch: &dyn Watch, is_held: impl Fn(&State) -> bool) -> Result<()> {
+        let mut state = self.state.lock().expect("no test panics in here");
+        while is_held(&state) {
+            if watch.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            let pause = Duration::from_millis(10);
+            state = self
+                .changed
+                .wait_timeout(state, pause)
+                .expect("not poisoned")
+                .0;
+        }
+        Ok(())
+    }
+}
+
+struct FakeMaker(Arc<Steering>);
+
+impl SongMaker for FakeMaker {
+    fn load(&mut self, _: &str, watch: &dyn Watch) -> Result<()> {
+        self.0.wait_while(watch, |s| s.load_held)?;
+        self.0.with(|s| {
+            s.loads += 1;
+            s.load_error.clone().map_or(Ok(()), Err)
+        })
+    }
+
+    /// The caption steers: `panic`, `device` and `huge` fail in their ways.
+    fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
+        self.0.with(|s| s.seen.push(request.clone()));
+        watch.progress(Stage::Diffuse, 1, 2);
+        self.0.wait_while(watch, |s| s.held)?;
+        match request.caption.as_str() {
+            "panic" => panic!("asked for by a test"),
+            "device" => return Err(Error::Device("the device\nis gone".into())),
+            _ => {}
+        }
+        watch.progress(Stage::Decode, 1, 1);
+        let item = |&seed: &u64| SongItem {
+            seed,
+            pcm: (0..2 * 4800)
+                .map(|i| (i as f32 * 0.01 + seed as f32).sin() * 0.5)
+                .collect(),
+            latents: Vec::new(),
+        };
+        Ok(Song {
+            items: request.seeds.iter().map(item).collect(),
+            sample_rate: 48_000,
+            frames: 250,
+            times: StageTimes::default(),
+        })
+    }
+}
+
+/// A running server with a fake engine and a data directory of its own.
+pub struct Fake {
+    /// Steers the engine.
+    pub steering: Arc<Steering>,
+    /// Where it listens.
+    pub addr: SocketAddr,
+    dir: tempfile::TempDir,
+    server: Option<Server>,
+}
+
+impl Fake {
+    /// A server in an environment. It listens on a free port.
+    pub fn start(variables: &[(&str, &str)]) -> Self {
+        Fake::start_with(variables, Arc::default()).expect("the server starts")
+    }
+
+    /// As [`Fake::start`], with a steering that is set up already.
+    pub fn start_with(variables: &[(&str, &str)], steering: Arc<Steering>) -> Result<Self> {
+        let dir = tempfile::tempdir().expect("a directory for the test");
+        let checkpoints = dir.path().join("checkpoints");
+        for (name, like) in [("acestep-v15-base", "base"), ("acestep-v15-turbo", "turbo")] {
+            let source = Path::new(env!("CARGO_MANIFEST_DIR"))
+                .join(format!("goldens/tiny/acestep-v15-{like}/config.json"));
+            std::fs::create_dir_all(checkpoints.join(name)).expect("a directory");
+            std::fs::copy(&source, checkpoints.join(name).join("config.json"))
+                .unwrap_or_else(|e| panic!("{}: {e}", source.display()));
+        }
+        let flags = Flags {
+            checkpoints: Some(checkpoints),
+            data: Some(dir.path().join("data")),
+            port: Some(0),
+            ..Flags::default()
+        };
+        let config = Config::new(&flags, &Env::of(variables))?;
+        let shared = steering.clone();
+        let open = Box::new(move || Ok(Box::new(FakeMaker(shared.clone())) as Box<dyn SongMaker>));
+        let server = Server::start(config, open)?;
+        Ok(Fake {
+            steering,
+            addr: server.addr(),
+            dir,
+            server: Some(server),
+        })
+    }
+
+    /// The directory of the server's data.
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The folder of results as clients see it.
+    pub fn audio_dir(&self) -> PathBuf {
+        let dir = self.data_dir().join("tmp/api_audio");
+        dir.canonicalize().expect("made at start")
+    }
+
+    /// Ends the server; how long it took.
+    pub fn stop(mut self) -> Duration {
+        let start = std::time::Instant::now();
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+        start.elapsed()
+    }
+
+    /// The server itself, for tests of how it ends.
+    pub fn take(&mut self) -> Option<Server> {
+        self.server.take()
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        if let Some(server) = self.server.take() {
+            server.stop();
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! The HTTP API from outside: bytes over sockets, against a server with a fake engine, and once
+//! against the real engine on the tiny tree. One module per part of the contract.
+
+mod audio;
+mod auth;
+mod cors;
+mod engine;
+mod lifecycle;
+mod release;
+mod results;
+mod transport;
