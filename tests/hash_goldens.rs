@@ -1,0 +1,776 @@
+//! Recorded outputs of networks whose weights and inputs are a hash of their names: no weights
+//! are stored, so these cases have other widths, head sizes and windows than the tiny tree.
+//!
+//! A tensor's element i is `scale * u`, `u = 2 x / 2^32 - 1`, where x mixes
+//! `i * 0x9E3779B1 + FNV-1a(name)`.
+
+use engine::backend::cpu::CpuBackend;
+use engine::backend::{HostData, NoWeights, run_once};
+use engine::models::config::{DitConfig, TextConfig, VaeConfig};
+use engine::models::dit::{self, TimeFrom, VelocityShape};
+use engine::models::{audio_tokens, condition, text_encoder, vae};
+use engine::program::{Builder, Dcw, DcwMode, Math, Program, Scalar};
+use engine::sample::denoise::{Condition, Job, Network, denoise};
+use engine::sample::repaint::Repaint;
+use engine::sample::{schedule, wavelet};
+use engine::song::encode::{ConditionEncoder, TextEncoder};
+use engine::song::{Guidance, Method, NoWatch, Sampling, Solver};
+use engine::weights::checkpoint::stored_tensors;
+use engine::weights::{Checkpoint, WeightStore};
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Limit for one pass, as a share of the largest magnitude.
+const PASS: f64 = 2e-5;
+/// Limit for a denoising loop.
+const LOOP: f64 = 1e-4;
+
+fn u(name: &str, i: usize) -> f64 {
+    let h = name.bytes().fold(0x811c_9dc5u32, |h, b| {
+        (h ^ u32::from(b)).wrapping_mul(0x0100_0193)
+    });
+    let mut x = (i as u32).wrapping_mul(0x9E37_79B1).wrapping_add(h);
+    x = (x ^ (x >> 16)).wrapping_mul(0x7feb_352d);
+    x = (x ^ (x >> 15)).wrapping_mul(0x846c_a68b);
+    x ^= x >> 16;
+    f64::from(x) / 4_294_967_296.0 * 2.0 - 1.0
+}
+
+fn hashed(name: &str, n: usize, scale: f64) -> Vec<f32> {
+    (0..n).map(|i| (u(name, i) * scale) as f32).collect()
+}
+
+/// Element `i` of a weight of the diffusion models and the text encoder.
+fn weight(name: &str, axes: usize, i: usize) -> f32 {
+    let u = u(name, i);
+    match axes {
+        1 if name.contains("norm") => 1.0 + 0.3 * u as f32,
+        1 => (u * 0.1) as f32,
+        _ => (u * 0.2) as f32,
+    }
+}
+
+/// Element `i` of a weight of the autoencoder.
+fn vae_weight(name: &str, _: usize, i: usize) -> f32 {
+    let u = u(name, i);
+    match name.rsplit('.').next() {
+        Some("weight_v") => u as f32,
+        Some("weight_g") => 0.55 + 0.15 * u as f32,
+        Some("bias") => (u * 0.1) as f32,
+        _ => (u * 0.3) as f32,
+    }
+}
+
+/// A checkpoint with every weight the programs declare.
+fn store(programs: &[Program], value: fn(&str, usize, usize) -> f32) -> WeightStore {
+    let mut wanted = BTreeMap::new();
+    for decl in programs.iter().flat_map(Program::weights) {
+        wanted.extend(stored_tensors(decl));
+    }
+    let data: Vec<(String, Vec<usize>, Vec<u8>)> = wanted
+        .into_iter()
+        .map(|(name, shape)| {
+            let n: usize = shape.iter().product();
+            let values = (0..n).flat_map(|i| value(&name, shape.len(), i).to_le_bytes());
+            let bytes = values.collect();
+            (name, shape, bytes)
+        })
+        .collect();
+    let views = data.iter().map(|(name, shape, bytes)| {
+        let view = TensorView::new(Dtype::F32, shape.clone(), bytes).expect("sizes agree");
+        (name.as_str(), view)
+    });
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join("model.safetensors");
+    safetensors::serialize_to_file(views, None, &path).expect("the checkpoint is written");
+    // The mapping outlives the directory's entry.
+    WeightStore::new(Arc::new(
+        Checkpoint::open(&path).expect("the checkpoint opens"),
+    ))
+}
+
+fn backend() -> CpuBackend {
+    CpuBackend::new(2, None).expect("the CPU backend opens")
+}
+
+fn recorded(file: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("goldens/hash")
+        .join(file);
+    let bytes = std::fs::read(path).expect("the file is read");
+    serde_json::from_slice(&bytes).expect("the file is JSON")
+}
+
+fn numbers(v: &Value) -> Vec<f64> {
+    v.as_array()
+        .expect("a list")
+        .iter()
+        .map(|x| x.as_f64().expect("a number"))
+        .collect()
+}
+
+/// Compares with values that carry about seven digits, relative to the largest magnitude.
+fn close(what: &str, ours: &[f32], theirs: &[f64], absmax: f64, limit: f64) {
+    assert_eq!(ours.len(), theirs.len(), "{what}");
+    for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+        let off = (f64::from(*a) - b).abs();
+        assert!(
+            off <= limit * absmax,
+            "{what}: element {i} is {a}, expected {b}"
+        );
+    }
+}
+
+fn close_to(what: &str, ours: &[f32], golden: &Value, limit: f64) {
+    let absmax = golden["absmax"].as_f64().expect("a number");
+    close(what, ours, &numbers(&golden["data"]), absmax, limit);
+}
+
+fn run(
+    backend: &CpuBackend,
+    program: &Program,
+    weights: &WeightStore,
+    inputs: &[(&str, HostData)],
+    out: &str,
+) -> Vec<f32> {
+    let mut all = run_once(backend, program, weights, inputs, &[]).expect("the program runs");
+    all.take_f32(out).expect("the output is there")
+}
+
+/// A diffusion model with hashed weights.
+struct Model {
+    backend: CpuBackend,
+    config: DitConfig,
+    weights: WeightStore,
+}
+
+impl Model {
+    fn new(config: &Value, is_turbo: bool) -> Self {
+        let mut keys = config.clone();
+        keys["is_turbo"] = json!(is_turbo);
+        let c = DitConfig::parse(&keys.to_string(), Path::new("config.json")).expect("a config");
+        let math = Math::F32;
+        let velocity = Model::shape(1, 2, 2);
+        let shape = condition::PackShape {
+            lyric: 1,
+            timbre: 1,
+            text: 1,
+        };
+        let programs = [
+            condition::lyric_encoder(&c, math, 1, 2),
+            condition::timbre_encoder(&c, math, 1, 2),
+            condition::pack(&c, math, shape),
+            condition::null_condition(&c, math),
+            audio_tokens::audio_tokenizer(&c, 1),
+            audio_tokens::audio_detokenizer(&c, 1),
+            dit::time_table(&c, math, 1),
+            dit::cross_kv(&c, math, 1, 2),
+            dit::velocity(&c, math, velocity),
+        ]
+        .map(|p| p.expect("the program is written"));
+        let weights = store(&programs, weight);
+        Model {
+            backend: backend(),
+            config: c,
+            weights,
+        }
+    }
+
+    fn shape(batch: usize, frames: usize, rows: usize) -> VelocityShape {
+        let time = TimeFrom::Items;
+        VelocityShape {
+            batch,
+            frames,
+            condition_rows: rows,
+            guided: false,
+            time,
+        }
+    }
+
+    fn times(&self, t: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let program = dit::time_table(&self.config, Math::F32, t.len()).expect("a program");
+        let dt = vec![0f32; t.len()];
+        let inputs = [("t", HostData::F32(t)), ("dt", HostData::F32(&dt))];
+        let mut out = run_once(&self.backend, &program, &self.weights, &inputs, &[]).expect("runs");
+        let mut take = |name| out.take_f32(name).expect("the output is there");
+        (take("temb"), take("proj"))
+    }
+
+    /// Velocity of hashed inputs.
+    fn velocity(&self, t: &[f32], frames: usize, rows: usize) -> Vec<f32> {
+        let (c, batch) = (&self.config, t.len());
+        let x = hashed("input.x", batch * frames * 64, 1.0);
+        let context = hashed("input.ctx", batch * frames * 128, 1.0);
+        let condition = hashed("input.enc", batch * rows * c.encoder_hidden_size, 1.0);
+        let (temb, proj) = self.times(t);
+        let program = dit::cross_kv(c, Math::F32, batch, rows).expect("a program");
+        let inputs = [("condition", HostData::F32(&condition))];
+        let mut cross =
+            run_once(&self.backend, &program, &self.weights, &inputs, &[]).expect("runs");
+        let kv: Vec<(String, Vec<f32>)> = (0..c.num_hidden_layers)
+            .flat_map(|i| <[String; 2]>::from(dit::kv_names(i)))
+            .map(|name| {
+                let data = cross.take_f32(&name).expect("the output is there");
+                (name, data)
+            })
+            .collect();
+        let lengths = vec![rows as i32; batch];
+        let mut inputs = vec![
+            ("x", HostData::F32(&x)),
+            ("context", HostData::F32(&context)),
+            ("temb", HostData::F32(&temb)),
+            ("proj", HostData::F32(&proj)),
+            ("lengths", HostData::I32(&lengths)),
+        ];
+        inputs.extend(
+            kv.iter()
+                .map(|(name, data)| (name.as_str(), HostData::F32(data))),
+        );
+        let shape = Model::shape(batch, frames, rows);
+        let program = dit::velocity(c, Math::F32, shape).expect("a program");
+        run(&self.backend, &program, &self.weights, &inputs, "velocity")
+    }
+
+    /// The condition of item `i` from the inputs `text` and `input.lyric`, `lyrics` rows of it.
+    fn condition(&self, text: &str, i: usize, lyrics: usize) -> Vec<f32> {
+        let encoder = ConditionEncoder {
+            backend: &self.backend,
+            config: &self.config,
+            weights: &self.weights,
+            math: Math::F32,
+        };
+        let item = |name: &str, rows: usize, width: usize| {
+            let all = hashed(name, 2 * rows * width, 1.0);
+            all[i * rows * width..(i + 1) * rows * width].to_vec()
+        };
+        let lyric = item("input.lyric", 9, 32);
+        let lyric = encoder
+            .lyric(&lyric[..lyrics * 32])
+            .expect("lyrics are encoded");
+        let timbre = encoder
+            .timbre(&item("input.ref", 12, 64), 12)
+            .expect("timbre is encoded");
+        encoder
+            .pack(&lyric, &timbre, &item(text, 6, 32))
+            .expect("the condition is packed")
+    }
+
+    fn codes(&self, latents: &[f32], frames: usize) -> Vec<i32> {
+        let missing = frames.next_multiple_of(5) - frames;
+        let silence = hashed("input.silence", 40 * 64, 1.0);
+        let padded = [latents, &silence[..missing * 64]].concat();
+        let groups = padded.len() / (5 * 64);
+        let program = audio_tokens::audio_tokenizer(&self.config, groups).expect("a program");
+        let inputs = [("latents", HostData::F32(&padded))];
+        run_once(&self.backend, &program, &self.weights, &inputs, &[])
+            .and_then(|mut out| out.take_i32("indices"))
+            .expect("the latents are tokenised")
+    }
+
+    fn hints(&self, codes: &[i32], out: &str) -> Vec<f32> {
+        let program =
+            audio_tokens::audio_detokenizer(&self.config, codes.len()).expect("a program");
+        let inputs = [("codes", HostData::I32(codes))];
+        run(&self.backend, &program, &self.weights, &inputs, out)
+    }
+}
+
+#[test]
+fn hash_is_the_recorded_one() {
+    let start = hashed("input.x", 3, 1.0);
+    close(
+        "input.x",
+        &start,
+        &[0.421_848_22, 0.610_271_93, 0.818_254_36],
+        1.0,
+        1e-7,
+    );
+}
+
+/// Networks of the turbo and the XL geometry.
+#[test]
+fn passes_of_both_families() {
+    let all = recorded("model_tiny.json");
+    for name in ["turbo", "xl_turbo"] {
+        let case = &all["cases"][name];
+        let m = Model::new(&case["config"], true);
+        close_to(name, &m.velocity(&[0.75, 0.3], 11, 7), &case["dit"], PASS);
+        let both = [
+            m.condition("input.text", 0, 9),
+            m.condition("input.text", 1, 9),
+        ]
+        .concat();
+        close_to("cond", &both, &case["cond"], PASS);
+        let shorter = m.condition("input.text", 0, 5);
+        close_to(
+            "cond_padded",
+            &shorter,
+            &case["cond_padded_item0_valid"],
+            PASS,
+        );
+
+        let codes = m.codes(&hashed("input.latent", 13 * 64, 2.0), 13);
+        let want: Vec<f64> = numbers(&case["tokenize_codes"]);
+        assert_eq!(
+            codes.iter().map(|c| f64::from(*c)).collect::<Vec<_>>(),
+            want
+        );
+        let given = [0, 1, 7, 8, 63, 64, 511, 512, 12_345, 63_999];
+        let hidden = "codes_to_hidden ids=0,1,7,8,63,64,511,512,12345,63999";
+        for (ids, output, key) in [
+            (&codes[..], "quantized", "tokenize_quantized"),
+            (&codes[..], "latents", "detokenize_of_quantized"),
+            (&given[..], "quantized", hidden),
+            (&given[..], "latents", "codes_to_hints"),
+        ] {
+            close_to(key, &m.hints(ids, output), &case[key], PASS);
+        }
+    }
+}
+
+/// The embedding of t alone: the branch of t - r has no weights here.
+#[test]
+fn time_embeddings() {
+    fn without_r(name: &str, axes: usize, i: usize) -> f32 {
+        if name.contains("time_embed_r") {
+            0.0
+        } else {
+            weight(name, axes, i)
+        }
+    }
+    let all = recorded("model_tiny.json");
+    for name in ["turbo", "xl_turbo"] {
+        let case = &all["cases"][name];
+        let mut m = Model::new(&case["config"], true);
+        m.weights = store(
+            &[dit::time_table(&m.config, Math::F32, 1).expect("a program")],
+            without_r,
+        );
+        let (temb, proj) = m.times(&[0.75, 0.3]);
+        let time = &case["time_embed(t=0.75,0.3)"];
+        close_to("temb", &temb, &time["temb"], PASS);
+        close_to("proj", &proj, &time["proj"], PASS);
+    }
+}
+
+/// The published head size and window, with more positions than the window has.
+#[test]
+fn heads_of_128_and_a_window_of_128() {
+    let all = recorded("model_tiny.json");
+    let case = &all["cases"]["mid_head128_window128_T601"];
+    let mut config = case["config"].clone();
+    config["fsq_dim"] = config["hidden_size"].clone();
+    let y = Model::new(&config, true).velocity(&[0.9], 601, 77);
+    let golden = &case["dit"];
+    let absmax = golden["absmax"].as_f64().expect("a number");
+    close("head", &y[..16], &numbers(&golden["head"]), absmax, PASS);
+    close(
+        "tail",
+        &y[y.len() - 16..],
+        &numbers(&golden["tail"]),
+        absmax,
+        PASS,
+    );
+    let rows = golden["rows"].as_object().expect("rows by number");
+    assert!(rows.len() > 5);
+    for (row, want) in rows {
+        let at = 64 * row.parse::<usize>().expect("a row number");
+        close(row, &y[at..at + 8], &numbers(want), absmax, PASS);
+    }
+    let l2 = y.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt();
+    let want = golden["l2"].as_f64().expect("a number");
+    assert!((l2 - want).abs() <= PASS * want, "{l2} is not {want}");
+}
+
+#[test]
+fn text_encoder_states() {
+    let all = recorded("model_tiny.json");
+    let case = &all["cases"]["text_encoder"];
+    let config = TextConfig::parse(&case["config"].to_string(), Path::new("config.json"));
+    let config = config.expect("a config");
+    let program = text_encoder::text_encoder(&config, Math::F32, 1, 2).expect("a program");
+    let weights = store(&[program], weight);
+    let ids: Vec<u32> = numbers(&case["ids"]).iter().map(|id| *id as u32).collect();
+    let backend = backend();
+    let encoder = TextEncoder {
+        backend: &backend,
+        config: &config,
+        weights: &weights,
+        math: Math::F32,
+    };
+    let states = encoder.hidden_states(&ids).expect("the prompt is encoded");
+    close_to(
+        "last_hidden_state",
+        &states,
+        &case["last_hidden_state"],
+        PASS,
+    );
+}
+
+/// How one denoising loop differs from the plain one.
+struct Variant {
+    key: &'static str,
+    steps: Option<usize>,
+    shift: f64,
+    dcw: bool,
+    sampling: fn(&mut Sampling),
+    /// Cover, cover noise, repaint.
+    task: Task,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Task {
+    Plain,
+    Cover(f64),
+    CoverNoise(f32),
+    Repaint,
+}
+
+fn default_dcw() -> Dcw {
+    let filter = wavelet::filter("haar").expect("Haar is known");
+    Dcw {
+        mode: DcwMode::Double,
+        low: 0.05,
+        high: 0.02,
+        filter,
+    }
+}
+
+fn plain_sampling() -> Sampling {
+    Sampling {
+        steps: 0,
+        shift: 1.0,
+        timesteps: None,
+        method: Method::Ode,
+        solver: Solver::Euler,
+        guidance_scale: 7.0,
+        guidance: Guidance::Apg,
+        guidance_interval: (0.0, 1.0),
+        dcw: None,
+        velocity_norm_threshold: 0.0,
+        velocity_ema_factor: 0.0,
+    }
+}
+
+fn with_ones(source: &[f32]) -> Vec<f32> {
+    source
+        .chunks_exact(64)
+        .flat_map(|frame| [frame, &[1f32; 64]].concat())
+        .collect()
+}
+
+/// Runs a loop over two items of eleven frames.
+fn sample(m: &Model, v: &Variant) -> Vec<f32> {
+    const N: usize = 2 * 11 * 64;
+    let mut sampling = plain_sampling();
+    sampling.dcw = v.dcw.then(default_dcw);
+    (v.sampling)(&mut sampling);
+    let mut times = if m.config.is_turbo {
+        schedule::turbo(v.steps, v.shift, None)
+    } else {
+        schedule::base(v.steps.unwrap_or(6), v.shift, None)
+    }
+    .expect("a schedule");
+    let noise = hashed("input.noise", N, 1.7);
+    let source = hashed("input.src", N, 1.0);
+    let mut start = noise.clone();
+    if let Task::CoverNoise(strength) = v.task {
+        times = schedule::after_cover_noise(&times, strength).to_vec();
+        for (x, s) in start.iter_mut().zip(&source) {
+            *x = times[0] * *x + (1.0 - times[0]) * s;
+        }
+    }
+    let steps = times.len() - 1;
+    let text = |name: &str| [m.condition(name, 0, 9), m.condition(name, 1, 9)].concat();
+    let mut packed = vec![text("input.text")];
+    let mut contexts = vec![with_ones(&source)];
+    let mut switch_step = steps;
+    if let Task::Cover(strength) = v.task {
+        let hints: Vec<f32> = source
+            .chunks_exact(11 * 64)
+            .flat_map(|item| m.hints(&m.codes(item, 11), "latents")[..11 * 64].to_vec())
+            .collect();
+        let silence = &hashed("input.silence", 40 * 64, 1.0)[..11 * 64];
+        contexts = vec![with_ones(&hints), with_ones(&silence.repeat(2))];
+        packed.push(text("input.text2"));
+        switch_step = schedule::cover_steps(steps, strength);
+    }
+    let rows = packed[0].len() / 2 / m.config.encoder_hidden_size;
+    let lengths = [rows as i32; 2];
+    let conditions: Vec<Condition> = packed
+        .iter()
+        .zip(&contexts)
+        .map(|(packed, context)| Condition {
+            packed,
+            rows,
+            lengths: &lengths,
+            context,
+        })
+        .collect();
+    let mask: Vec<f32> = (0..22)
+        .map(|t| f32::from(u8::from((3..6).contains(&(t % 11)))))
+        .collect();
+    let clean = hashed("input.clean", N, 1.0);
+    let repaint = Repaint {
+        mask: &mask,
+        clean: &clean,
+        injection_ratio: 0.5,
+        crossfade: 2,
+    };
+    let job = Job {
+        batch: 2,
+        frames: 11,
+        schedule: &times[..steps],
+        sampling: &sampling,
+        start: &start,
+        noise: &noise,
+        step_noise: &[],
+        conditions: &conditions,
+        switch_step,
+        repaint: (v.task == Task::Repaint).then_some(repaint),
+    };
+    let net = Network {
+        backend: &m.backend,
+        config: &m.config,
+        weights: &m.weights,
+        math: Math::F32,
+    };
+    denoise(net, &job, &NoWatch, None).expect("the loop runs")
+}
+
+const TURBO: Variant = Variant {
+    key: "",
+    steps: None,
+    shift: 3.0,
+    dcw: false,
+    sampling: |_| {},
+    task: Task::Plain,
+};
+
+fn turbo_variants() -> Vec<Variant> {
+    vec![
+        Variant {
+            key: "shift3_dcw_default",
+            dcw: true,
+            ..TURBO
+        },
+        Variant {
+            key: "shift1_nodcw",
+            shift: 1.0,
+            ..TURBO
+        },
+        Variant {
+            key: "steps5_shift2.5_nodcw",
+            steps: Some(5),
+            shift: 2.5,
+            ..TURBO
+        },
+        Variant {
+            key: "heun_clamp0.8_ema0.1_shift1_dcw",
+            shift: 1.0,
+            dcw: true,
+            sampling: |s| {
+                s.solver = Solver::Heun;
+                s.velocity_norm_threshold = 0.8;
+                s.velocity_ema_factor = 0.1;
+            },
+            ..TURBO
+        },
+        Variant {
+            key: "cover_true_strength0.4_nodcw",
+            task: Task::Cover(0.4),
+            ..TURBO
+        },
+        Variant {
+            key: "cover_noise0.4_nodcw",
+            task: Task::CoverNoise(0.4),
+            ..TURBO
+        },
+        Variant {
+            key: "repaint_mask3to6_ratio0.5_cf2_nodcw",
+            task: Task::Repaint,
+            ..TURBO
+        },
+    ]
+}
+
+#[test]
+fn loops_of_turbo_models() {
+    let all = recorded("model_tiny.json");
+    for name in ["turbo", "xl_turbo"] {
+        let case = &all["cases"][name];
+        let m = Model::new(&case["config"], true);
+        let recorded = case["sampler_turbo"].as_object().expect("cases by name");
+        let variants = turbo_variants();
+        assert_eq!(recorded.len(), variants.len());
+        for v in &variants {
+            close_to(v.key, &sample(&m, v), &recorded[v.key], LOOP);
+        }
+    }
+}
+
+#[test]
+fn loops_of_base_models() {
+    let all = recorded("model_tiny.json");
+    // The base cases have the geometry of the turbo ones.
+    let m = Model::new(&all["cases"]["turbo"]["config"], false);
+    let recorded = all["cases"]["base_sampler"]
+        .as_object()
+        .expect("cases by name");
+    let base = Variant {
+        shift: 1.0,
+        ..TURBO
+    };
+    let variants = [
+        Variant {
+            key: "apg7_nodcw",
+            ..base
+        },
+        Variant {
+            key: "apg7_shift3_dcw",
+            shift: 3.0,
+            dcw: true,
+            ..base
+        },
+        Variant {
+            key: "adg7_nodcw",
+            sampling: |s| s.guidance = Guidance::Adg,
+            ..base
+        },
+        Variant {
+            key: "cfg_interval_0.3_0.8_nodcw",
+            sampling: |s| s.guidance_interval = (0.3, 0.8),
+            ..base
+        },
+        Variant {
+            key: "heun_apg3_nodcw",
+            sampling: |s| {
+                s.solver = Solver::Heun;
+                s.guidance_scale = 3.0;
+            },
+            ..base
+        },
+    ];
+    assert_eq!(recorded.len(), variants.len());
+    for v in &variants {
+        close_to(v.key, &sample(&m, v), &recorded[v.key], LOOP);
+    }
+}
+
+#[test]
+fn wavelet_corrections() {
+    let all = recorded("model_tiny.json");
+    for (key, wavelet_name, mode, frames) in [
+        ("dcw_double_t0.6", "haar", DcwMode::Double, 7),
+        ("dcw_low_t0.6_db4", "db4", DcwMode::Low, 21),
+        ("dcw_low_t0.6_sym8", "sym8", DcwMode::Low, 21),
+    ] {
+        let shape = [1, frames, 3];
+        let mut b = Builder::new("dcw", Math::F32);
+        let (x, y) = (b.input("x", &shape), b.input("y", &shape));
+        let filter = wavelet::filter(wavelet_name).expect("the wavelet is known");
+        let out = b.dcw(
+            x,
+            y,
+            Dcw {
+                mode,
+                filter,
+                ..default_dcw()
+            },
+            Scalar(0),
+        );
+        b.output("out", out);
+        let program = b.finish().expect("the program is written");
+        let x = hashed("dcw.x", frames * 3, 1.0);
+        let y = hashed("dcw.y", frames * 3, 1.0);
+        let inputs = [("x", HostData::F32(&x)), ("y", HostData::F32(&y))];
+        let ours = run_once(&backend(), &program, &NoWeights, &inputs, &[0.6])
+            .and_then(|mut out| out.take_f32("out"))
+            .expect("the correction runs");
+        close_to(key, &ours, &all["cases"][key], PASS);
+    }
+}
+
+#[test]
+fn vae_decoder_of_the_published_structure() {
+    let all = recorded("vae_tiny.json");
+    let mut keys = all["config"].clone();
+    keys["_class_name"] = json!("AutoencoderOobleck");
+    keys["sampling_rate"] = json!(48_000);
+    let config = VaeConfig::parse(&keys.to_string(), Path::new("config.json")).expect("a config");
+    let program = vae::vae_decoder(&config, Math::F32, 5).expect("a program");
+    let weights = store(std::slice::from_ref(&program), vae_weight);
+    let z = hashed("vae.z", 4 * 5, 1.0);
+    let z: Vec<f32> = (0..20).map(|i| z[i % 4 * 5 + i / 4]).collect();
+    let inputs = [("latents", HostData::F32(&z))];
+    let audio = run(&backend(), &program, &weights, &inputs, "audio");
+    let channel = |c: usize| {
+        audio
+            .iter()
+            .skip(c)
+            .step_by(2)
+            .copied()
+            .collect::<Vec<f32>>()
+    };
+    let (left, right) = (channel(0), channel(1));
+    let golden = &all["decode"];
+    let absmax = golden["absmax"].as_f64().expect("a number");
+    close(
+        "start",
+        &left[..64],
+        &numbers(&golden["ch0_first64"]),
+        absmax,
+        PASS,
+    );
+    close(
+        "end",
+        &right[9600 - 64..],
+        &numbers(&golden["ch1_last64"]),
+        absmax,
+        PASS,
+    );
+    let every: Vec<f32> = left.iter().step_by(97).copied().collect();
+    close(
+        "every 97th",
+        &every,
+        &numbers(&golden["ch0_every_97"]),
+        absmax,
+        PASS,
+    );
+}
+
+/// The comparison can fail: one weight changed by a twentieth moves every loop out of its limit.
+#[test]
+fn a_changed_weight_is_seen() {
+    fn planted(name: &str, axes: usize, i: usize) -> f32 {
+        let factor = if name == "decoder.layers.1.mlp.up_proj.weight" && i < 64 {
+            1.05
+        } else {
+            1.0
+        };
+        factor * weight(name, axes, i)
+    }
+    let all = recorded("model_tiny.json");
+    let case = &all["cases"]["turbo"];
+    let mut m = Model::new(&case["config"], true);
+    let program = dit::velocity(&m.config, Math::F32, Model::shape(1, 2, 2)).expect("a program");
+    let others = [
+        dit::time_table(&m.config, Math::F32, 1).expect("a program"),
+        dit::cross_kv(&m.config, Math::F32, 1, 2).expect("a program"),
+    ];
+    let [times, cross] = others;
+    m.weights = store(&[program, times, cross], planted);
+    let y = m.velocity(&[0.75, 0.3], 11, 7);
+    let want = numbers(&case["dit"]["data"]);
+    let worst = y
+        .iter()
+        .zip(&want)
+        .map(|(a, b)| (f64::from(*a) - b).abs())
+        .fold(0.0, f64::max);
+    let absmax = case["dit"]["absmax"].as_f64().expect("a number");
+    assert!(worst > PASS * absmax, "{worst}");
+}
