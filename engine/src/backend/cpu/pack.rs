@@ -173,6 +173,10 @@ mod x86 {
     /// Bytes of 32 elements of the widest dtype: what one row of a square needs at most.
     const PIECE: usize = 128;
 
+    /// Bytes by which rows of weights are fetched ahead: more streams than the processor follows
+    /// by itself.
+    const AHEAD: usize = 1024;
+
     /// Where the rows of a square are read: in the weights, or, at the ends of rows and where
     /// rows are missing, in a copy filled up with zeros.
     struct Source<const S: usize> {
@@ -294,22 +298,48 @@ mod x86 {
         load: impl Fn(*const u8) -> __m512i,
     ) {
         let mut source = Source::<16>::new();
-        for lane in (0..lanes).step_by(16) {
-            for half in 0..2 {
-                source.aim(&rows, half * 16, lane * per, 16 * per);
-                let mut x = [_mm512_setzero_si512(); 16];
-                for (x, p) in x.iter_mut().zip(&source.rows) {
-                    *x = load(*p);
-                }
-                let x = transpose16(x);
-                for (j, x) in x.iter().enumerate().take(16.min(lanes - lane)) {
-                    // SAFETY: `dst` has `lanes` rows of 32 lanes.
-                    unsafe {
-                        let to = dst.as_mut_ptr().add((lane + j) * NR + half * 16);
-                        _mm512_storeu_si512(to.cast(), *x);
-                    }
-                }
+        let e = rows.weight.dtype.bytes();
+        for half in 0..2 {
+            // Whole squares are read where they are, one line of every row after the other.
+            let whole = if rows.count >= (half + 1) * 16 {
+                rows.k / (16 * per) * 16
+            } else {
+                0
+            };
+            if whole > 0 {
+                source.aim(&rows, half * 16, 0, 16 * per);
             }
+            for lane in (0..whole).step_by(16) {
+                let at = lane * per * e;
+                let x: [__m512i; 16] = std::array::from_fn(|i| {
+                    let p = source.rows[i].wrapping_add(at);
+                    _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD).cast());
+                    load(p)
+                });
+                // SAFETY: `dst` has `lanes` rows of 32 lanes, 16 of them from `lane` on.
+                unsafe { store16(x, 16, dst.as_mut_ptr().add(lane * NR + half * 16)) };
+            }
+            for lane in (whole..lanes).step_by(16) {
+                source.aim(&rows, half * 16, lane * per, 16 * per);
+                let x: [__m512i; 16] = std::array::from_fn(|i| load(source.rows[i]));
+                let n = 16.min(lanes - lane);
+                // SAFETY: as above, n rows.
+                unsafe { store16(x, n, dst.as_mut_ptr().add(lane * NR + half * 16)) };
+            }
+        }
+    }
+
+    /// Stores the first `n` rows of the transposed square, 32 lanes apart.
+    ///
+    /// # Safety
+    /// `n` rows of 16 lanes can be written.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    unsafe fn store16(x: [__m512i; 16], n: usize, to: *mut u32) {
+        let x = transpose16(x);
+        for (j, x) in x.iter().enumerate().take(n) {
+            // SAFETY: promised by the caller.
+            unsafe { _mm512_storeu_si512(to.add(j * NR).cast(), *x) };
         }
     }
 
@@ -350,17 +380,30 @@ mod x86 {
         let dtype = rows.weight.dtype;
         let round = kernel.round && dtype != DType::BF16;
         let mut source = Source::<8>::new();
-        for k in (0..rows.k).step_by(8) {
-            for block in 0..NR / 8 {
-                source.aim(&rows, block * 8, k, 8);
-                let mut x = [_mm256_setzero_ps(); 8];
-                for (x, p) in x.iter_mut().zip(&source.rows) {
-                    // SAFETY: `aim` points to 8 elements.
-                    *x = unsafe { load8(dtype, *p) };
-                    if round {
-                        *x = round8(*x);
-                    }
+        let e = dtype.bytes();
+        for block in 0..NR / 8 {
+            let whole = if rows.count >= (block + 1) * 8 {
+                rows.k / 8 * 8
+            } else {
+                0
+            };
+            if whole > 0 {
+                source.aim(&rows, block * 8, 0, 8);
+            }
+            for k in (0..rows.k).step_by(8) {
+                // Whole squares are read where they are.
+                let at = if k < whole { k * e } else { 0 };
+                if k >= whole {
+                    source.aim(&rows, block * 8, k, 8);
                 }
+                let x: [__m256; 8] = std::array::from_fn(|i| {
+                    let p = source.rows[i].wrapping_add(at);
+                    // Half of the lines twice: cheaper than asking which.
+                    _mm_prefetch::<_MM_HINT_T1>(p.wrapping_add(AHEAD).cast());
+                    // SAFETY: `aim` points to 8 elements, in whole squares of every square.
+                    let x = unsafe { load8(dtype, p) };
+                    if round { round8(x) } else { x }
+                });
                 let x = transpose8(x);
                 for (j, x) in x.iter().enumerate().take(8.min(rows.k - k)) {
                     // SAFETY: `dst` has k rows of 32 lanes.
