@@ -184,6 +184,17 @@ pub fn write_weights(
     seed: u64,
     progress: &mut Progress,
 ) -> Result<()> {
+    write_split(dir, kind, tensors, seed, SHARD_BYTES, progress)
+}
+
+fn write_split(
+    dir: &Path,
+    kind: Kind,
+    tensors: &[Named],
+    seed: u64,
+    limit: u64,
+    progress: &mut Progress,
+) -> Result<()> {
     let gauss = Gauss::new();
     let rule = Rule::new(kind, tensors);
     let stem = if kind == Kind::Vae {
@@ -191,7 +202,7 @@ pub fn write_weights(
     } else {
         "model"
     };
-    let shards = shards(tensors, SHARD_BYTES);
+    let shards = shards(tensors, limit);
     let mut weight_map = serde_json::Map::new();
     for (i, shard) in shards.iter().enumerate() {
         let name = match shards.len() {
@@ -320,6 +331,31 @@ mod tests {
         assert_eq!(count(published::dit(true), Kind::Dit), 1);
         assert_eq!(count(published::lm(2560, 36, 32, 9728), Kind::Lm), 2);
         assert_eq!(count(published::dit_xl(), Kind::Dit), 2);
+    }
+
+    #[test]
+    fn split_weights_equal_whole_ones() {
+        let tensors: Vec<Named> = (0..5)
+            .map(|i| (format!("layers.{i}.weight"), vec![4, 8]))
+            .collect();
+        let dir = tempfile::tempdir().unwrap();
+        let mut silent = |_, _| {};
+        let mut progress = Progress::new(0, &mut silent);
+        let read = |limit, progress: &mut Progress| {
+            let dir = dir.path().join(format!("{limit}"));
+            fs::create_dir(&dir).unwrap();
+            write_split(&dir, Kind::Lm, &tensors, 1, limit, progress).unwrap();
+            let c = Checkpoint::open(&dir).unwrap();
+            let values = tensors
+                .iter()
+                .map(|(n, _)| c.read_f32(n).unwrap())
+                .collect::<Vec<_>>();
+            (values, c.files().count())
+        };
+        let (whole, one) = read(1000, &mut progress);
+        let (split, three) = read(130, &mut progress);
+        assert_eq!((one, three), (1, 3));
+        assert_eq!(whole, split);
     }
 
     #[test]
