@@ -72,10 +72,10 @@ impl<'a> Operands<'a> {
         (first.min(length), end.min(length))
     }
 
-    /// Query `i` of item `b` for head `h`.
-    fn query(&self, b: usize, i: usize, h: usize) -> &'a [f32] {
+    /// Query `i` of item `b` for `n` heads from `h` on.
+    fn queries(&self, b: usize, i: usize, h: usize, n: usize) -> &'a [f32] {
         let AttentionDims { t, heads, d, .. } = self.dims;
-        &self.q[((b * t + i) * heads + h) * d..][..d]
+        &self.q[((b * t + i) * heads + h) * d..][..n * d]
     }
 
     /// Offset of key and value 0 of key/value head `g` of item `b`; they lie [`Self::stride`]

@@ -106,6 +106,11 @@ fn exp_body<const FMA: bool>(row: &mut [f32]) {
 }
 
 #[inline(always)]
+fn scale_body<const FMA: bool>(row: &mut [f32], factor: f32) {
+    row.iter_mut().for_each(|x| *x *= factor);
+}
+
+#[inline(always)]
 fn silu_body<const FMA: bool>(row: &mut [f32]) {
     for x in row {
         *x = silu_lane::<FMA>(*x);
@@ -225,6 +230,10 @@ leveled! {
 leveled! {
     /// [`snake_row`] over its own input.
     pub fn snake_row_in_place(row: &mut [f32], alpha: &[f32], inv_beta: &[f32]) = snake_in_place_body
+}
+leveled! {
+    /// Every element times a factor, in place.
+    pub fn scale_row(row: &mut [f32], factor: f32) = scale_body
 }
 leveled! {
     /// Inner product.

@@ -11,7 +11,7 @@ use crate::backend::cpu::pack::{Rows, pack_panel, rounded, stage_row};
 use crate::backend::cpu::parts::Parts;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::tile::{Kernel, NR, Sums, Tile};
-use crate::backend::cpu::vecmath::{exp_lane, fma, fold, leveled};
+use crate::backend::cpu::vecmath::{exp_lane, fma, fold, leveled, scale_row};
 use crate::backend::cpu::weight::Weight;
 use crate::program::DType;
 
@@ -281,7 +281,7 @@ fn job_rows(
     state.max.fill(f32::NEG_INFINITY);
     state.sum.fill(0.0);
     for r in 0..rows {
-        let q = o.query(head.item, from + r, head.h);
+        let q = o.queries(head.item, from + r, head.h, 1);
         stage_row(l.kernel, q, &mut state.q[r * l.stride..][..l.lanes]);
     }
     let (first, end) = span(o, head.item, from, to);
@@ -411,7 +411,11 @@ fn add_values(
     for panel in 0..l.panels {
         let at = l.keys + panel * l.values + start / per * NR;
         let tile = Tile {
-            a: if l.staged() { s.weights } else { bytemuck::cast_slice(s.scores) },
+            a: if l.staged() {
+                s.weights
+            } else {
+                bytemuck::cast_slice(s.scores)
+            },
             a_row: SCORE_ROW,
             a_tap: 0,
             b: &head.packed[at..][..k * NR],
@@ -462,11 +466,6 @@ fn exponentials_body<const FMA: bool>(row: &mut [f32], scale: f32, max: f32) -> 
     fold(acc, |a, b| a + b)
 }
 
-#[inline(always)]
-fn scale_row_body<const FMA: bool>(row: &mut [f32], factor: f32) {
-    row.iter_mut().for_each(|x| *x *= factor);
-}
-
 leveled! {
     /// The largest element.
     fn largest(x: &[f32]) -> f32 = largest_body
@@ -474,8 +473,4 @@ leveled! {
 leveled! {
     /// `exp(x scale - max)` of every element in place, and their sum.
     fn exponentials(row: &mut [f32], scale: f32, max: f32) -> f32 = exponentials_body
-}
-leveled! {
-    /// Every element times a factor.
-    fn scale_row(row: &mut [f32], factor: f32) = scale_row_body
 }
