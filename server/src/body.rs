@@ -11,7 +11,7 @@ use std::time::Duration;
 /// Largest body that is kept in memory: long lyrics and base64 audio fit.
 pub const JSON_LIMIT: usize = 64 << 20;
 /// How long a client may pause within a body.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Bodies from this size on are parsed on a thread that may block.
 const LARGE: usize = 256 << 10;
 /// How much of a refused body is read away, so that the client gets to see the answer.
@@ -24,16 +24,12 @@ pub type Fields = Map<String, Value>;
 pub async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, Refused> {
     let waits = request.headers().contains_key(EXPECT);
     let mut body = request.into_body();
-    let too_large = || {
-        let detail = format!("the request body is larger than {} MiB", limit >> 20);
-        fault(StatusCode::PAYLOAD_TOO_LARGE, detail)
-    };
     if body.size_hint().lower() > limit as u64 {
         // A client that waits for leave to send has not sent anything to read away.
         if !waits {
             tokio::spawn(drain(body));
         }
-        return Err(too_large());
+        return Err(too_large(limit));
     }
     let mut bytes = Vec::new();
     loop {
@@ -47,12 +43,18 @@ pub async fn read(request: Request<Incoming>, limit: usize) -> Result<Bytes, Ref
                 };
                 if bytes.len() + data.len() > limit {
                     tokio::spawn(drain(body));
-                    return Err(too_large());
+                    return Err(too_large(limit));
                 }
                 bytes.extend_from_slice(&data);
             }
         }
     }
+}
+
+/// 413 for a body of more than `limit` bytes.
+pub fn too_large(limit: usize) -> Refused {
+    let detail = format!("the request body is larger than {} MiB", limit >> 20);
+    fault(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
 /// Reads away what a client still sends, within limits.

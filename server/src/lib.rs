@@ -19,6 +19,7 @@ pub mod http;
 pub mod jobs;
 pub mod languages;
 pub mod maker;
+pub mod multipart;
 pub mod progress;
 pub mod queue;
 pub mod raw;

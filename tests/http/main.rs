@@ -6,6 +6,7 @@ mod auth;
 mod cors;
 mod engine;
 mod lifecycle;
+mod multipart;
 mod release;
 mod results;
 mod transport;

@@ -61,6 +61,10 @@ pub struct Resolved {
     pub impossible: Option<String>,
 }
 
+/// Why reference audio is refused.
+pub const NO_REFERENCE: &str = "reference audio (reference_audio_path or an upload) is not \
+     available in this version of the server; leave it out";
+
 /// Decides every value. `random` draws seeds.
 pub fn resolve(
     raw: &RawRequest,
@@ -153,11 +157,7 @@ fn refuse_missing_capabilities(raw: &RawRequest) -> Result<(), Refusal> {
         )));
     }
     if !raw.reference_audio_path().trim().is_empty() {
-        return Err(Refusal(
-            "reference_audio_path: reference audio is not available in this version of the \
-             server; leave it out"
-                .into(),
-        ));
+        return Err(Refusal(NO_REFERENCE.into()));
     }
     if raw.extract_codes_only() {
         return Err(Refusal(

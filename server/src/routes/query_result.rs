@@ -5,6 +5,7 @@ use crate::app::App;
 use crate::auth;
 use crate::body::{self, Fields, JsonFault, Repeated};
 use crate::jobs::{Job, State};
+use crate::multipart;
 use crate::reply::{Refused, Reply, bad_request, denied, success};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -50,6 +51,9 @@ pub(super) fn token_text(value: &Value) -> Option<String> {
 
 async fn read(request: Request<Incoming>) -> Result<Fields, Refused> {
     let content_type = body::content_type(&request);
+    if content_type.starts_with("multipart/form-data") {
+        return Ok(multipart::read(request).await?.fields);
+    }
     let bytes = body::read(request, body::JSON_LIMIT).await?;
     if !content_type.contains("json") {
         return Ok(body::form(&bytes, Repeated::Last));

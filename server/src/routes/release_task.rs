@@ -7,10 +7,11 @@ use crate::catalog;
 use crate::fields::RawRequest;
 use crate::files;
 use crate::jobs::Job;
+use crate::multipart::{self, Form};
 use crate::queue;
 use crate::raw::Sources;
 use crate::reply::{Refused, Reply, bad_request, denied, fault, success};
-use crate::resolve::{Caller, Resolved, resolve};
+use crate::resolve::{Caller, NO_REFERENCE, Resolved, resolve};
 use crate::{auth, routes::query_result::token_text};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
@@ -28,7 +29,9 @@ struct Queued {
 
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Refused> {
     let header = authorization(&request);
-    let sources = Sources::new(read(request).await?);
+    let form = read(request).await?;
+    let (has_reference, has_source) = (form.has_reference(), form.has_source());
+    let sources = Sources::new(form.fields);
     let token = sources.find(&["ai_token".to_owned()]).and_then(token_text);
     auth::check_body(
         app.config.api_key.as_ref(),
@@ -40,7 +43,14 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply,
     if !unknown.is_empty() {
         tracing::debug!("fields without a meaning: {}", unknown.join(", "));
     }
-    let raw = RawRequest::read(&sources).map_err(|refusal| bad_request(refusal.0))?;
+    let mut raw = RawRequest::read(&sources).map_err(|refusal| bad_request(refusal.0))?;
+    // An upload takes the place of the path, which is not even checked.
+    if has_source {
+        raw.src_audio_path = None;
+    }
+    if has_reference {
+        return Err(bad_request(NO_REFERENCE));
+    }
     let decided = {
         let app = app.clone();
         // Looks at paths and at the model's configuration file.
@@ -90,7 +100,19 @@ fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Refused> {
 }
 
 /// The body's fields, by its content type or, without a known one, by how it begins.
-async fn read(request: Request<Incoming>) -> Result<Fields, Refused> {
+async fn read(request: Request<Incoming>) -> Result<Form, Refused> {
+    if body::content_type(&request).starts_with("multipart/form-data") {
+        return multipart::read(request).await;
+    }
+    let fields = read_fields(request).await?;
+    Ok(Form {
+        fields,
+        files: Vec::new(),
+    })
+}
+
+/// As [`read`], for bodies without files.
+async fn read_fields(request: Request<Incoming>) -> Result<Fields, Refused> {
     const MALFORMED: &str = "Malformed JSON payload";
     const HINT: &str = "Invalid JSON body (hint: set 'Content-Type: application/json')";
     let content_type = body::content_type(&request);
@@ -112,12 +134,9 @@ async fn read(request: Request<Incoming>) -> Result<Fields, Refused> {
     if content_type.starts_with("application/x-www-form-urlencoded") {
         return Ok(body::form(&bytes, Repeated::Last));
     }
-    let is_multipart = content_type.starts_with("multipart/form-data");
     match bytes.trim_ascii_start().first() {
-        Some(b'{' | b'[') if !is_multipart => body::json_object(bytes).await.map_err(as_json(HINT)),
-        Some(_) if !is_multipart && bytes.contains(&b'=') => {
-            Ok(body::form(&bytes, Repeated::First))
-        }
+        Some(b'{' | b'[') => body::json_object(bytes).await.map_err(as_json(HINT)),
+        Some(_) if bytes.contains(&b'=') => Ok(body::form(&bytes, Repeated::First)),
         _ => {
             let shown = if content_type.is_empty() {
                 "(missing)"
