@@ -33,7 +33,7 @@ fn rows_of(x: &Array, i: usize, rows: usize) -> &[f32] {
     &item[..rows * width]
 }
 
-fn items_of<'a>(x: &'a Array, lengths: &[usize], name: &str) -> Result<[usize; 3]> {
+fn items_of(x: &Array, lengths: &[usize], name: &str) -> Result<[usize; 3]> {
     let dims @ [batch, t, _]: [usize; 3] = x.dims(name)?;
     if lengths.len() == batch && lengths.iter().all(|n| *n <= t) {
         return Ok(dims);

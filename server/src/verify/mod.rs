@@ -8,6 +8,7 @@ mod bench;
 mod encoders;
 mod forward;
 mod golden;
+mod guidance;
 mod host;
 mod kinds;
 mod report;
@@ -111,8 +112,8 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
     match stage {
         Stage::TextEncoder => encoders::text(b, &g, r),
         Stage::Random => host::random(&g, r),
-        Stage::Guidance => sampler::guidance(b, &g, r),
-        Stage::Dcw => sampler::dcw(b, &g, r),
+        Stage::Guidance => guidance::guidance(b, &g, r),
+        Stage::Dcw => guidance::dcw(b, &g, r),
         Stage::Sinusoid => forward::sinusoid(b, &g, r),
         Stage::Packing => encoders::packing(b, &g, r),
         Stage::VaeDecode { vae: name } => vae::decode(b, &g, r, &*b.vae(name)?),

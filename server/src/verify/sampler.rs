@@ -1,13 +1,12 @@
-//! The denoising loop against recorded trajectories, and its parts: guidance, wavelet correction.
+//! The denoising loop against recorded trajectories.
 
 use super::bench::Bench;
 use super::golden::{Array, Golden};
 use super::report::{Kind, Reporter};
-use engine::backend::{HostData, NoWeights, Region};
-use engine::program::{Builder, Dcw, DcwMode, Math, Op};
+use engine::backend::Region;
+use engine::program::{Dcw, DcwMode};
 use engine::sample::denoise::{Condition, Job, Network, denoise};
 use engine::sample::repaint::Repaint;
-use engine::sample::update::{Guide, guided, scalars, slot};
 use engine::sample::{schedule, wavelet};
 use engine::song::loaded::LoadedDit;
 use engine::song::{Guidance, Method, NoWatch, Sampling, Solver};
@@ -92,7 +91,8 @@ fn unknown(key: &str, value: &str) -> Error {
     ))
 }
 
-fn dcw_mode(name: &str) -> Option<DcwMode> {
+/// A band of the wavelet correction by its recorded name.
+pub fn dcw_mode(name: &str) -> Option<DcwMode> {
     Some(match name {
         "low" => DcwMode::Low,
         "high" => DcwMode::High,
@@ -258,7 +258,7 @@ impl Recorded {
                 },
                 |list| list.iter().filter_map(Value::as_str).collect(),
             );
-        if names.is_empty() || names.len() % 2 != 0 {
+        if names.is_empty() || !names.len().is_multiple_of(2) {
             return Err(Error::Corrupt("conditions must be pairs of names".into()));
         }
         let mut pairs = Vec::new();
@@ -315,218 +315,4 @@ impl Recorded {
             crossfade: g.number("repaint_crossfade_frames").unwrap_or(0.0) as usize,
         })
     }
-}
-
-/// Numbers of one combination of predictions.
-struct Combination<'a> {
-    c: &'a [f32],
-    u: &'a [f32],
-    average: &'a [f32],
-    scale: f32,
-    t: f32,
-}
-
-/// Appends a combination of the predictions `[x, c, u, avg]` and returns the velocity.
-type Combine = dyn Fn(&mut Builder, [engine::program::Val; 4]) -> engine::program::Val;
-
-/// Guidance as the loop combines predictions.
-pub fn guidance(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
-    let (c, u) = (g.array("pred_cond")?, g.array("pred_uncond")?);
-    let x = g.array("latents")?;
-    if c.shape != u.shape || c.shape != x.shape {
-        return Err(Error::Corrupt(
-            "predictions and latents differ in shape".into(),
-        ));
-    }
-    let apg = g.number("guidance_scale_apg").unwrap_or(7.0) as f32;
-    let adg = g.number("guidance_scale_adg").unwrap_or(4.5) as f32;
-    let zeros = vec![0f32; c.data.len()];
-    let plain = Combination {
-        c: &c.data,
-        u: &u.data,
-        average: &zeros,
-        scale: apg,
-        t: 1.0,
-    };
-    let run = |how: &Combine, numbers: &Combination| combine(b, &x, how, numbers);
-
-    let mut average = zeros.clone();
-    for i in 0.. {
-        let name = format!("apg_step{i}");
-        if !g.has(&name) {
-            break;
-        }
-        let factor = 1.0 + 0.1 * i as f32;
-        let c: Vec<f32> = c.data.iter().map(|c| c * factor).collect();
-        let numbers = Combination {
-            c: &c,
-            average: &average,
-            ..plain
-        };
-        let (v, next) = run(
-            &|p, [x, c, u, _]| guided(p, Guide::Apg, x, c, Some(u)),
-            &numbers,
-        )?;
-        r.compare(&name, &v, &g.array(&name)?, Kind::BlockF32);
-        average = next.unwrap_or_default();
-        let name = format!("apg_momentum{i}");
-        if g.has(&name) {
-            r.compare(&name, &average, &g.array(&name)?, Kind::BlockF32);
-        }
-    }
-    let without = Op::Apg {
-        scale: slot::GUIDE,
-        momentum: 0.0,
-        limit: 0.0,
-        eta: 0.3,
-    };
-    let adg_op = |clip, renorm| Op::Adg {
-        scale: slot::GUIDE,
-        t: slot::EVAL_T,
-        clip,
-        renorm,
-    };
-    let loop_adg: &Combine = &|p, [x, c, u, _]| guided(p, Guide::Adg, x, c, Some(u));
-    let at = |t, scale| Combination { t, scale, ..plain };
-    let mut cases: Vec<(String, Box<Combine>, Combination)> = Vec::new();
-    cases.push((
-        "apg_nomomentum_eta".into(),
-        Box::new(move |p, [_, c, u, avg]| {
-            let shape = p.shape(c).to_vec();
-            let both = p.op(without.clone(), &[c, u, avg]);
-            let flat = p.reshape(both, &[2, shape.iter().product(), 1]);
-            let flat = p.reshape(flat, &[1, 2 * shape[0] * shape[1], shape[2]]);
-            let v = p.op(
-                Op::SliceRows {
-                    start: 0,
-                    len: shape[0] * shape[1],
-                },
-                &[flat],
-            );
-            p.reshape(v, &shape)
-        }),
-        at(1.0, apg),
-    ));
-    for (name, clip, renorm) in [("adg_norm", true, true), ("adg_noclip", false, false)] {
-        let op = adg_op(clip, renorm);
-        let how = move |p: &mut Builder, [x, c, u, _]: [_; 4]| p.op(op.clone(), &[x, c, u]);
-        cases.push((name.into(), Box::new(how), at(ADG_TIME, adg)));
-    }
-    for name in g.names().filter(|n| n.starts_with("adg_sigma")) {
-        let t = name["adg_sigma".len()..].parse().unwrap_or(f32::NAN);
-        cases.push((name.into(), Box::new(loop_adg), at(t, adg)));
-    }
-    cases.push((
-        "adg_no_guidance".into(),
-        Box::new(loop_adg),
-        at(ADG_TIME, 1.0),
-    ));
-    let same = Combination {
-        u: &c.data,
-        ..at(ADG_TIME, adg)
-    };
-    cases.push(("adg_identical".into(), Box::new(loop_adg), same));
-    let cfg: &Combine = &|p, [x, c, u, _]| guided(p, Guide::Cfg, x, c, Some(u));
-    cases.push(("cfg_plain".into(), Box::new(cfg), at(1.0, apg)));
-    for (name, how, numbers) in cases {
-        if g.has(&name) {
-            r.compare(
-                &name,
-                &run(&*how, &numbers)?.0,
-                &g.array(&name)?,
-                Kind::BlockF32,
-            );
-        }
-    }
-    Ok(())
-}
-
-/// Time of the angle-based cases whose name states none.
-const ADG_TIME: f32 = 0.5;
-
-fn combine(
-    b: &Bench,
-    x: &Array,
-    how: &Combine,
-    n: &Combination,
-) -> Result<(Vec<f32>, Option<Vec<f32>>)> {
-    let mut p = Builder::new("guidance", Math::F32);
-    let vals = ["x", "c", "u", "given_avg"].map(|name| p.input(name, &x.shape));
-    let v = how(&mut p, vals);
-    p.output("v", v);
-    let mut scalars = scalars(n.scale, 0.0);
-    scalars[slot::EVAL_T.0] = n.t;
-    let inputs = [
-        ("x", HostData::F32(&x.data)),
-        ("c", HostData::F32(n.c)),
-        ("u", HostData::F32(n.u)),
-        ("given_avg", HostData::F32(n.average)),
-        ("avg", HostData::F32(n.average)),
-    ];
-    let mut out = b.run(p.finish()?, &NoWeights, &inputs, &scalars)?;
-    let average = out.take_f32("avg").ok();
-    Ok((out.take_f32("v")?, average))
-}
-
-/// The wavelet correction with recorded strengths: names are `WAVELET_MODE_T*` and `pix_T*`.
-pub fn dcw(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
-    let number = |key: &str| g.number(key).unwrap_or(0.3) as f32;
-    let double: Vec<f32> = g
-        .params
-        .get("double")
-        .and_then(Value::as_array)
-        .map_or_else(
-            || vec![0.3, 0.1],
-            |list| {
-                list.iter()
-                    .filter_map(Value::as_f64)
-                    .map(|x| x as f32)
-                    .collect()
-            },
-        );
-    for name in g.names() {
-        let Some((stem, length)) = name.rsplit_once("_T") else {
-            continue;
-        };
-        if ["x", "denoised"].contains(&stem) {
-            continue;
-        }
-        let (base, mode) = stem.rsplit_once('_').unwrap_or(("haar", stem));
-        let (Some(mode), Some(filter)) = (dcw_mode(mode), wavelet::filter(base)) else {
-            r.fault(format!("{name}: no such correction"));
-            continue;
-        };
-        // The operation scales its bands by t and 1 - t; the file holds plain strengths.
-        let (t, low, high) = match mode {
-            DcwMode::Low => (1.0, number("low"), 0.0),
-            DcwMode::High => (0.0, number("high"), 0.0),
-            DcwMode::Pixel => (1.0, number("pix"), 0.0),
-            DcwMode::Double => {
-                let [low, high] = double[..] else {
-                    return Err(Error::Corrupt("parameter double is not a pair".into()));
-                };
-                (0.5, 2.0 * low, 2.0 * high)
-            }
-        };
-        let x = g.array(&format!("x_T{length}"))?;
-        let y = g.array(&format!("denoised_T{length}"))?;
-        let mut p = Builder::new("dcw", Math::F32);
-        let vals = [p.input("x", &x.shape), p.input("y", &y.shape)];
-        let out = p.dcw(
-            vals[0],
-            vals[1],
-            Dcw {
-                mode,
-                low,
-                high,
-                filter,
-            },
-            engine::program::Scalar(0),
-        );
-        p.output("out", out);
-        let inputs = [("x", HostData::F32(&x.data)), ("y", HostData::F32(&y.data))];
-        let mut out = b.run(p.finish()?, &NoWeights, &inputs, &[t])?;
-        r.compare(name, &out.take_f32("out")?, &g.array(name)?, Kind::BlockF32);
-    }
-    Ok(())
 }
