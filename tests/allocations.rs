@@ -6,7 +6,7 @@ use engine::backend::{NoWeights, Ready, Region, prepare};
 use engine::program::{Builder, DType, Mask, Math, Op, Program, Val};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
-use tests::cases::conformance;
+use tests::conformance::conformance;
 use tests::random::Random;
 use tests::run::{Form, Prepared};
 

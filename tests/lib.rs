@@ -2,6 +2,7 @@
 
 pub mod cases;
 pub mod client;
+pub mod conformance;
 pub mod fake;
 pub mod model_cases;
 pub mod random;

@@ -3,7 +3,8 @@
 
 use engine::backend::Backend;
 use engine::backend::cpu::{CpuBackend, Level};
-use tests::cases::{Case, conformance};
+use tests::cases::Case;
+use tests::conformance::conformance;
 use tests::reference::evaluate;
 use tests::run::{FUSED, Form, run};
 
@@ -48,7 +49,7 @@ fn threads_and_places_do_not_change_a_bit() {
         let first = run(&backends[0], case, Form::Plain).map_err(|e| e.to_string())?;
         for (i, backend) in backends.iter().enumerate() {
             for form in [Form::Plain, Form::InPlace] {
-                let ids = case.values()[0].dtype == engine::program::DType::I32;
+                let ids = case.stored_as(0) == engine::program::DType::I32;
                 let codes = matches!(case.op, engine::program::Op::FsqEncode { .. });
                 if form == Form::InPlace && (ids || codes) {
                     continue;

@@ -80,20 +80,19 @@ fn stored(value: &Value) -> Vec<u8> {
 /// The program of a case: inputs `input0..`, weights `weight0..`, output `out`.
 pub fn program(case: &Case, form: Form) -> Result<Program> {
     let mut b = Builder::new(case.name.clone(), case.math);
-    let values = case.values();
     let mut ins: Vec<Val> = Vec::new();
-    for (i, value) in values.iter().enumerate() {
+    for (i, input) in case.ins.iter().enumerate() {
         let weight = case.op.weight_inputs().contains(&i);
-        ins.push(match value.dtype {
+        ins.push(match case.stored_as(i) {
             _ if weight => b.weight_decl(WeightDecl {
                 name: weight_name(i),
-                stored: value.shape.clone(),
-                shape: value.shape.clone(),
+                stored: input.shape.clone(),
+                shape: input.shape.clone(),
                 form: WeightForm::Stored,
                 widen: false,
             }),
-            DType::I32 => b.input_i32(input_name(i), &value.shape),
-            _ => b.input(input_name(i), &value.shape),
+            DType::I32 => b.input_i32(input_name(i), &input.shape),
+            _ => b.input(input_name(i), &input.shape),
         });
     }
     let out = if form == Form::InPlace {

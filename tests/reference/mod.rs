@@ -38,8 +38,8 @@ impl Want {
         Want { data, slack }
     }
 
-    /// The first element of `got` outside its slack, or the number of unusable elements when
-    /// most of the slack is infinite (a reference that decides nothing).
+    /// The element of `got` that is farthest outside its slack, or the number of undecided
+    /// elements when there are more than a few.
     pub fn compare(&self, got: &[f64]) -> Result<(), String> {
         if got.len() != self.data.len() {
             return Err(format!(
@@ -61,9 +61,12 @@ impl Want {
             .zip(self.data.iter().zip(&self.slack))
             .enumerate()
         {
-            let excess = (g - w).abs() - s;
-            let bad = if g.is_finite() { excess > 0.0 } else { true };
-            if bad && worst.is_none_or(|(_, e)| !(excess <= e)) {
+            let excess = if g.is_finite() {
+                (g - w).abs() - s
+            } else {
+                f64::INFINITY
+            };
+            if excess > 0.0 && worst.is_none_or(|(_, e)| excess > e) {
                 worst = Some((i, excess));
             }
         }

@@ -119,8 +119,8 @@ fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
         let widest = match (clip, renorm) {
             (false, _) => f64::INFINITY,
             // The reference's own rounded fractions of pi.
-            (true, false) => 3.14f64 / 6.0,
-            (true, true) => 3.14f64 / 3.0,
+            (true, false) => 314.0 / 600.0,
+            (true, true) => 314.0 / 300.0,
         };
         let angle = (w * theta).clamp(-widest, widest);
         let d: Vec<f64> = a.iter().zip(&b).map(|(a, b)| a - b).collect();

@@ -140,6 +140,7 @@ fn bind(
 ) -> Result<Bound> {
     let (mut program, _) = lower(program, &|op| backend.claims(op))?;
     let mut regions: Vec<Option<Region>> = vec![None; program.vals.len()];
+    #[allow(clippy::needless_range_loop)] // the loop also changes the values
     for i in 0..program.vals.len() {
         let info = &program.vals[i];
         let region = match &info.kind {

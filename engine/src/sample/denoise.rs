@@ -470,8 +470,8 @@ impl ConditionInputs {
                 let start = packed.len();
                 packed.resize(start + rows * c.encoder_hidden_size, 0.0);
                 packed[start..start + null.len()].copy_from_slice(&null);
-                lengths.push(1);
             }
+            lengths.extend(std::iter::repeat_n(1, job.batch));
         }
         let items = lengths.len();
         let shape = [items, rows, c.encoder_hidden_size];
