@@ -69,20 +69,23 @@ pub fn evaluate(op: &Op, ins: &[Tensor], scalars: &[f64]) -> Option<Want> {
                 out.extend_from_slice(ins[if m != 0.0 { 1 } else { 2 }].row(r));
             }
         }
-        Op::FsqDecode { ref levels } => {
-            for &code in &x.data {
-                let mut code = code as u64;
-                for &levels in levels {
-                    let levels = u64::from(levels);
-                    let k = code % levels;
-                    code /= levels;
-                    out.push(2.0 * k as f64 / (levels - 1) as f64 - 1.0);
-                }
-            }
-            let slack = vec![4.0 * super::U; out.len()];
-            return Some(Want { data: out, slack });
-        }
+        Op::FsqDecode { ref levels } => return Some(decode(&x.data, levels)),
         _ => return None,
     }
     Some(Want::exact(out))
+}
+
+fn decode(codes: &[f64], levels: &[u32]) -> Want {
+    let mut data = Vec::new();
+    for &code in codes {
+        let mut code = code as u64;
+        for &levels in levels {
+            let levels = u64::from(levels);
+            let k = code % levels;
+            code /= levels;
+            data.push(2.0 * k as f64 / (levels - 1) as f64 - 1.0);
+        }
+    }
+    let slack = vec![4.0 * super::U; data.len()];
+    Want { data, slack }
 }
