@@ -68,14 +68,17 @@ impl Server {
     }
 
     /// Waits for SIGINT or SIGTERM, then ends the server. Ends it with an error when a model
-    /// that was to load at start did not.
-    pub fn run(self) -> Result<()> {
+    /// that was to load at start did not. `ready` is called once signals are heeded.
+    pub fn run(self, ready: impl FnOnce(SocketAddr)) -> Result<()> {
         let mut failure = self.start_failure.clone();
         let error = self.runtime.block_on(async {
+            let signal = match signal() {
+                Ok(signal) => signal,
+                Err(e) => return Some(Error::Device(format!("signals cannot be received: {e}"))),
+            };
+            ready(self.addr);
             tokio::select! {
-                signal = signal() => signal.err().map(|e| {
-                    Error::Device(format!("signals cannot be received: {e}"))
-                }),
+                () = signal => None,
                 failure = failed_start(&mut failure) => Some(failure),
             }
         });
@@ -176,14 +179,15 @@ async fn failed_start(failure: &mut watch::Receiver<Option<Error>>) -> Error {
     std::future::pending().await
 }
 
-/// Returns on SIGINT or SIGTERM.
-async fn signal() -> std::io::Result<()> {
+/// Heeds SIGINT and SIGTERM from now on; the future ends with the first of them.
+fn signal() -> std::io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
-    tokio::select! {
-        _ = interrupt.recv() => {}
-        _ = terminate.recv() => {}
-    }
-    Ok(())
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
 }

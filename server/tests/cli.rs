@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -45,79 +46,82 @@ fn every_subcommand_has_help() {
     assert_eq!(run(dir.path(), &["dance"]).status.code(), Some(2));
 }
 
+/// Arguments of `generate`, and what the refusal must name.
+const WRONG: &[(&[&str], &str)] = &[
+    (&["--prompt", "x", "--steps", "0"], "--steps"),
+    (&["--prompt", "x", "--steps", "21"], "--steps"),
+    (&["--prompt", "x", "--steps", "many"], "--steps"),
+    (
+        &[
+            "--prompt",
+            "x",
+            "--model",
+            "acestep-v15-base",
+            "--steps",
+            "201",
+        ],
+        "--steps",
+    ),
+    (&["--prompt", "x", "--duration", "9"], "--duration"),
+    (&["--prompt", "x", "--duration", "-5"], "--duration"),
+    (&["--prompt", "x", "--duration", "nan"], "--duration"),
+    (&["--prompt", "x", "--duration", "601"], "--duration"),
+    (&["--prompt", "x", "--batch-size", "9"], "--batch-size"),
+    (&["--prompt", "x", "--batch-size", "0"], "--batch-size"),
+    (&["--prompt", "x", "--shift", "0.5"], "--shift"),
+    (&["--prompt", "x", "--seed", "-1"], "--seed"),
+    (
+        &["--prompt", "x", "--infer-method", "magic"],
+        "--infer-method",
+    ),
+    (&["--prompt", "x", "--timesteps", "0.1,0.9"], "--timesteps"),
+    (&["--prompt", "x", "--bpm", "5"], "--bpm"),
+    (
+        &["--prompt", "x", "--time-signature", "5/4"],
+        "--time-signature",
+    ),
+    (&["--prompt", "x", "--language", "klingon"], "--language"),
+    (&["--prompt", "x", "--model", "nobody"], "nobody"),
+    (
+        &[
+            "--prompt",
+            "x",
+            "--model",
+            "acestep-v15-base",
+            "--guidance-scale",
+            "31",
+        ],
+        "--guidance",
+    ),
+    (&["--prompt", "x", "--format", "ogg"], "--format"),
+    (&["--prompt", "x", "--out", "song.ogg"], "--format"),
+    (&["--prompt", "x", "--out", "nowhere/song.wav"], "nowhere"),
+    (
+        &["--prompt", "x", "--out", "folder", "--format", "wav"],
+        "folder",
+    ),
+    (&["--prompt", "x", "--backend", "abacus"], "abacus"),
+    (&["--prompt", "x", "--dtype", "f16"], "--dtype"),
+    (&["--prompt", "x", "--threads", "0"], "--threads"),
+    (&["--prompt", "x", "--lyrics-file", "none.txt"], "none.txt"),
+    (
+        &["--prompt", "x", "--lyrics", "a", "--lyrics-file", "b"],
+        "--lyrics-file",
+    ),
+    (
+        &["--prompt", "x", "--checkpoints", "nowhere"],
+        "checkpoint demo",
+    ),
+    (&["--prompt", "x", "--unknown"], "--unknown"),
+    (&[], "--prompt"),
+];
+
 #[test]
 fn wrong_input_ends_with_2_and_a_sentence() {
     let (dir, _) = with_demo();
     std::fs::create_dir(dir.path().join("folder")).expect("made");
-    for (args, named) in [
-        (&["--prompt", "x", "--steps", "0"][..], "--steps"),
-        (&["--prompt", "x", "--steps", "21"], "--steps"),
-        (&["--prompt", "x", "--steps", "many"], "--steps"),
-        (
-            &[
-                "--prompt",
-                "x",
-                "--model",
-                "acestep-v15-base",
-                "--steps",
-                "201",
-            ],
-            "--steps",
-        ),
-        (&["--prompt", "x", "--duration", "9"], "--duration"),
-        (&["--prompt", "x", "--duration", "-5"], "--duration"),
-        (&["--prompt", "x", "--duration", "nan"], "--duration"),
-        (&["--prompt", "x", "--duration", "601"], "--duration"),
-        (&["--prompt", "x", "--batch-size", "9"], "--batch-size"),
-        (&["--prompt", "x", "--batch-size", "0"], "--batch-size"),
-        (&["--prompt", "x", "--shift", "0.5"], "--shift"),
-        (&["--prompt", "x", "--seed", "-1"], "--seed"),
-        (
-            &["--prompt", "x", "--infer-method", "magic"],
-            "--infer-method",
-        ),
-        (&["--prompt", "x", "--timesteps", "0.1,0.9"], "--timesteps"),
-        (&["--prompt", "x", "--bpm", "5"], "--bpm"),
-        (
-            &["--prompt", "x", "--time-signature", "5/4"],
-            "--time-signature",
-        ),
-        (&["--prompt", "x", "--language", "klingon"], "--language"),
-        (&["--prompt", "x", "--model", "nobody"], "nobody"),
-        (
-            &[
-                "--prompt",
-                "x",
-                "--model",
-                "acestep-v15-base",
-                "--guidance-scale",
-                "31",
-            ],
-            "--guidance",
-        ),
-        (&["--prompt", "x", "--format", "ogg"], "--format"),
-        (&["--prompt", "x", "--out", "song.ogg"], "--format"),
-        (&["--prompt", "x", "--out", "nowhere/song.wav"], "nowhere"),
-        (
-            &["--prompt", "x", "--out", "folder", "--format", "wav"],
-            "folder",
-        ),
-        (&["--prompt", "x", "--backend", "abacus"], "abacus"),
-        (&["--prompt", "x", "--dtype", "f16"], "--dtype"),
-        (&["--prompt", "x", "--threads", "0"], "--threads"),
-        (&["--prompt", "x", "--lyrics-file", "none.txt"], "none.txt"),
-        (
-            &["--prompt", "x", "--lyrics", "a", "--lyrics-file", "b"],
-            "--lyrics-file",
-        ),
-        (
-            &["--prompt", "x", "--checkpoints", "nowhere"],
-            "checkpoint demo",
-        ),
-        (&["--prompt", "x", "--unknown"], "--unknown"),
-        (&[], "--prompt"),
-    ] {
-        let output = run(dir.path(), &[&["generate"], args].concat());
+    for (args, named) in WRONG {
+        let output = run(dir.path(), &[&["generate"], *args].concat());
         let text = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{args:?}: {text}");
         assert!(text.contains(named), "{args:?}: {text}");
@@ -210,9 +214,14 @@ impl Drop for Served {
 
 fn serve(dir: &Path, variables: &[(&str, &str)]) -> Served {
     let mut command = acestep(dir);
-    command
-        .args(["serve", "--port", "0"])
-        .envs(variables.iter().copied());
+    serve_with(
+        command
+            .args(["serve", "--port", "0"])
+            .envs(variables.iter().copied()),
+    )
+}
+
+fn serve_with(command: &mut Command) -> Served {
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
@@ -230,8 +239,20 @@ fn serve(dir: &Path, variables: &[(&str, &str)]) -> Served {
 }
 
 fn get(addr: &str, path: &str) -> String {
+    exchange(addr, "GET", path, "")
+}
+
+fn post(addr: &str, path: &str, json: &str) -> String {
+    exchange(addr, "POST", path, json)
+}
+
+fn exchange(addr: &str, method: &str, path: &str, json: &str) -> String {
     let mut stream = TcpStream::connect(addr).expect("it listens");
-    let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
+         Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{json}",
+        json.len()
+    );
     stream.write_all(request.as_bytes()).expect("sent");
     let mut text = String::new();
     stream.read_to_string(&mut text).expect("an answer");
@@ -299,4 +320,78 @@ fn servers_that_cannot_start_say_why() {
         .expect("the program starts");
     assert_eq!(eager.status.code(), Some(2));
     assert!(stderr(&eager).contains("vae"), "{}", stderr(&eager));
+}
+
+/// Lets the program write files of at most 64 KiB: to it, the disk is full.
+fn with_full_disk(command: &mut Command) -> &mut Command {
+    let limit = || {
+        let size = libc::rlimit {
+            rlim_cur: 64 << 10,
+            rlim_max: 64 << 10,
+        };
+        // SAFETY: signal and setrlimit are async-signal-safe, so they may run between fork and
+        // exec; `size` outlives the call. The signal would end the program instead of failing
+        // the write.
+        let set = unsafe {
+            libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+            libc::setrlimit(libc::RLIMIT_FSIZE, &size)
+        };
+        if set == 0 {
+            Ok(())
+        } else {
+            Err(std::io::Error::last_os_error())
+        }
+    };
+    // SAFETY: the closure calls nothing but the two functions above, and allocates nothing.
+    unsafe { command.pre_exec(limit) }
+}
+
+#[test]
+fn a_full_disk_costs_the_song_and_not_the_server() {
+    let (dir, _) = with_demo();
+    let mut command = acestep(dir.path());
+    command.args([
+        "generate",
+        "--prompt",
+        "x",
+        "--duration",
+        "10",
+        "--steps",
+        "1",
+    ]);
+    let output = with_full_disk(&mut command)
+        .output()
+        .expect("the program starts");
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(
+        stderr(&output).contains("cannot write song.wav"),
+        "{}",
+        stderr(&output)
+    );
+    assert!(!dir.path().join("song.wav").exists());
+
+    let mut command = acestep(dir.path());
+    let served = serve_with(with_full_disk(command.args(["serve", "--port", "0"])));
+    let body = r#"{"duration": 10, "inference_steps": 1, "batch_size": 1}"#;
+    let answer = post(&served.addr, "/release_task", body);
+    let id = answer
+        .split("\"task_id\":\"")
+        .nth(1)
+        .and_then(|rest| rest.split('"').next());
+    let body = format!("{{\"task_id_list\": [{:?}]}}", id.expect("an identifier"));
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let answer = post(&served.addr, "/query_result", &body);
+        if answer.contains("cannot write") {
+            break;
+        }
+        assert!(
+            Instant::now() < deadline && !answer.contains("succeeded"),
+            "{answer}"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(get(&served.addr, "/health").starts_with("HTTP/1.1 200"));
+    let results = dir.path().join(".cache/acestep/tmp/api_audio");
+    assert_eq!(std::fs::read_dir(results).expect("a folder").count(), 0);
 }

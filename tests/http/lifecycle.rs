@@ -65,7 +65,7 @@ fn eager_start_ends_when_the_primary_model_does_not_load() {
     let mut fake = Fake::start_with(EAGER, steering).expect("the port opens");
     let server = fake.take().expect("not taken yet");
     assert_eq!(
-        server.run(),
+        server.run(|_| ()),
         Err(Error::Corrupt("model.safetensors is cut off".into()))
     );
 }

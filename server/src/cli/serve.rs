@@ -96,9 +96,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         }
         Err(error) => return Err(error),
     };
-    // For people and for programs that asked for port 0.
-    print_line(&format!("listening on http://{}", server.addr()));
-    server.run()?;
+    // For people, and for programs that asked for port 0.
+    server.run(|addr| print_line(&format!("listening on http://{addr}")))?;
     Ok(Outcome::Done)
 }
 
