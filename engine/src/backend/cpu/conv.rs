@@ -430,6 +430,7 @@ fn multiply(
                     b,
                     taps: phase.taps,
                     k: l.lanes,
+                    ahead: &[],
                 };
                 kernel.run(end - first, t, &mut sums);
             }

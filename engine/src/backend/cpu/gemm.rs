@@ -125,7 +125,13 @@ pub fn gemm<const W: usize>(
             let b = unsafe { packed.part(thread * l.packed(W), l.packed(W)) };
             let cols = (job * l.panels * NR, p.n.min((job + 1) * l.panels * NR));
             pack_job(kernel, p, &weights, cols, l.lanes, b);
-            multiply(kernel, &l, (row0, rows), cols, staged, b, &store);
+            // Most likely the job that this thread draws next.
+            let next = ((job + pool.threads()) * l.panels * NR).min(p.n);
+            let next = weights.map(|w| {
+                let count = (l.panels * NR).min(p.n - next);
+                w.slice(next * p.k, count * p.k).bytes
+            });
+            multiply(kernel, &l, (row0, rows), cols, staged, b, next, &store);
         });
     }
 }
@@ -155,7 +161,9 @@ fn pack_job(
     }
 }
 
-/// All staged rows against the panels of one job.
+/// All staged rows against the panels of one job; meanwhile `next`, the weights of another job,
+/// is fetched into the cache.
+#[allow(clippy::too_many_arguments)] // the state of one job
 fn multiply<const W: usize>(
     kernel: Kernel,
     l: &Layout,
@@ -163,6 +171,7 @@ fn multiply<const W: usize>(
     cols: (usize, usize),
     staged: &[u32],
     b: &[u32],
+    mut next: [&[u8]; W],
     store: &(impl Fn(Spot, &mut [Sums; W]) + Sync),
 ) {
     let mut sums = [const { Sums::new() }; W];
@@ -174,6 +183,9 @@ fn multiply<const W: usize>(
                 for (w, sums) in sums.iter_mut().enumerate() {
                     let a = &staged[from * l.stride..];
                     let b = &b[(i * W + w) * l.lanes * NR..][..l.lanes * NR];
+                    // A line per step.
+                    let (ahead, rest) = next[w].split_at(next[w].len().min(l.lanes * 64));
+                    next[w] = rest;
                     let (a_row, k) = (l.stride, l.lanes);
                     kernel.run(
                         to - from,
@@ -184,6 +196,7 @@ fn multiply<const W: usize>(
                             b,
                             taps: 1,
                             k,
+                            ahead,
                         },
                         sums,
                     );

@@ -40,6 +40,9 @@ pub struct Tile<'a> {
     pub taps: usize,
     /// Lanes of one segment.
     pub k: usize,
+    /// Memory that will be read soon: one line of it is fetched into the second-level cache per
+    /// step of the sum, where the arithmetic hides the wait. May be empty.
+    pub ahead: &'a [u8],
 }
 
 /// Which micro-kernel runs and in which form it wants its operands.
@@ -158,6 +161,9 @@ mod x86 {
     /// Steps by which B is fetched ahead into the first cache.
     const AHEAD: usize = 12;
 
+    /// Bytes of a cache line.
+    const LINE: usize = 64;
+
     /// Picks the instance for a number of rows.
     macro_rules! by_rows {
         ($rows:expr, $f:ident, $t:expr, $sums:expr, $($r:literal)*) => {
@@ -194,6 +200,12 @@ mod x86 {
             unsafe fn $name<const R: usize>(t: Tile, sums: &mut Sums) {
                 let mut acc = [[_mm512_setzero_ps(); 2]; R];
                 let mut b = t.b.as_ptr();
+                // Without a wish, lines of B that are there already.
+                let mut ahead = if t.ahead.is_empty() {
+                    b.cast()
+                } else {
+                    t.ahead.as_ptr()
+                };
                 let stride = t.a_row;
                 for tap in 0..t.taps {
                     let mut a = t.a.as_ptr().wrapping_add(tap * t.a_tap);
@@ -203,6 +215,7 @@ mod x86 {
                         unsafe {
                             _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * NR).cast());
                             _mm_prefetch::<_MM_HINT_T0>(b.wrapping_add(AHEAD * NR + 16).cast());
+                            _mm_prefetch::<_MM_HINT_T1>(ahead.cast());
                             let (b0, b1) = ($load(b), $load(b.add(16)));
                             for i in 0..R {
                                 let x = $splat(a.add(i * stride));
@@ -211,6 +224,7 @@ mod x86 {
                             }
                             a = a.add(1);
                             b = b.add(NR);
+                            ahead = ahead.wrapping_add(LINE);
                         }
                     }
                 }
@@ -325,6 +339,7 @@ mod tests {
                 b: &b,
                 taps,
                 k,
+                ahead: &[],
             },
             &mut sums,
         );
@@ -357,6 +372,7 @@ mod tests {
             b: &[0; 4 * NR],
             taps: 1,
             k: 4,
+            ahead: &[],
         };
         kernel.run(2, t, &mut Sums::new());
     }

@@ -343,6 +343,7 @@ fn tile_block(
             b: &head.packed[(start + panel) * l.lanes..][..NR * l.lanes],
             taps: 1,
             k: l.lanes,
+            ahead: &[],
         };
         l.kernel.run(rows, tile, &mut sums);
         for (r, sums) in sums.0[..rows].iter().enumerate() {
@@ -421,6 +422,7 @@ fn add_values(
             b: &head.packed[at..][..k * NR],
             taps: 1,
             k,
+            ahead: &[],
         };
         l.kernel.run(rows, tile, sums);
         for (r, sums) in sums.0[..rows].iter().enumerate() {
