@@ -1,11 +1,11 @@
 //! Bringing operands into the form of the micro-kernels ([`super::tile`]): rows of activations
 //! become rows of lanes, rows of weights become panels of 32 columns.
 
+#[cfg(target_arch = "x86_64")]
 use super::level::Level;
 use super::tile::{Kernel, NR};
 use super::vecmath::leveled;
 use super::weight::Weight;
-use crate::program::DType;
 use half::bf16;
 
 /// Writes a row of activations as lanes, `dst` being exactly as long as [`Kernel::lanes`] says.
@@ -150,7 +150,8 @@ fn lane(kernel: Kernel, values: &[f32]) -> u32 {
 mod x86 {
     //! Transposes in registers: squares of 16 (or 8) rows by as many lanes.
 
-    use super::{DType, Kernel, NR, Rows};
+    use super::{Kernel, NR, Rows};
+    use crate::program::DType;
     use std::arch::x86_64::*;
 
     /// Pairs of neighbours as bf16, 32 elements at a time.
@@ -472,8 +473,9 @@ mod x86 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::level::Level;
     use super::*;
-    use crate::program::Math;
+    use crate::program::{DType, Math};
     use half::f16;
 
     fn stored(dtype: DType, n: usize) -> Vec<u8> {

@@ -120,6 +120,8 @@ impl Kernel {
 
 /// The kernel of every processor: 8 columns by at most 4 rows at a time.
 fn portable(rows: usize, t: Tile, sums: &mut Sums) {
+    // Portable code cannot fetch ahead.
+    let _ = t.ahead;
     const COLS: usize = 8;
     for col in (0..NR).step_by(COLS) {
         let mut acc = [[0f32; COLS]; 4];
