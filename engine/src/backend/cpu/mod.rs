@@ -76,9 +76,11 @@ impl CpuBackend {
         })
     }
 
-    /// As many threads as the process may use at once.
+    /// One thread per physical core, as far as the process may use them. Two threads of one core
+    /// share the units that products keep busy.
     pub fn default_threads() -> usize {
-        std::thread::available_parallelism().map_or(1, usize::from)
+        let usable = std::thread::available_parallelism().map_or(1, usize::from);
+        physical_cores().map_or(usable, |cores| cores.min(usable))
     }
 
     /// The instruction set in use.
@@ -89,6 +91,23 @@ impl CpuBackend {
     fn buffer(&self, id: u64, bytes: usize) -> Buffer {
         Buffer::new(id, bytes, self.core.memory.clone() as Arc<dyn Release>)
     }
+}
+
+/// Physical cores of the machine, where the system tells: processors that are the first of the
+/// list of threads of their core.
+fn physical_cores() -> Option<usize> {
+    let first_of_core = |cpu: usize| {
+        let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
+        // "0,64", "0-1" or "0".
+        let list = std::fs::read_to_string(path).ok()?;
+        let first = list.trim().split([',', '-']).next()?.parse::<usize>().ok()?;
+        Some(first == cpu)
+    };
+    let present = std::fs::read_to_string("/sys/devices/system/cpu/present").ok()?;
+    let last = present.trim().rsplit([',', '-']).next()?.parse::<usize>().ok()?;
+    // Processors that are switched off have no topology.
+    let cores = (0..=last).filter(|cpu| first_of_core(*cpu) == Some(true)).count();
+    (cores > 0).then_some(cores)
 }
 
 impl Backend for CpuBackend {
@@ -132,6 +151,14 @@ mod tests {
 
     fn backend() -> CpuBackend {
         CpuBackend::new(2, None).unwrap()
+    }
+
+    #[test]
+    fn default_threads_are_within_what_the_process_may_use() {
+        let usable = std::thread::available_parallelism().unwrap().get();
+        let threads = CpuBackend::default_threads();
+        assert!(threads >= 1 && threads <= usable);
+        assert!(physical_cores().is_none_or(|cores| cores >= 1));
     }
 
     #[test]
