@@ -62,6 +62,18 @@ fn moving() -> Vec<Case> {
         Case::new(Op::PrependRow, &[(&[501, 5, 67], N), (&[67], N)]),
         Case::new(Op::RepeatAdd, &[(&[3, 7], N), (&[5, 7], N)]),
         Case::new(Op::RepeatAdd, &[(&[301, 129], N), (&[5, 129], N)]),
+        Case::new(
+            Op::WriteRows,
+            &[
+                (&[3, 9, 2, 5], N),
+                (&[3, 4, 2, 5], N),
+                (&[3], Fill::Below(6)),
+            ],
+        ),
+        Case::new(
+            Op::WriteRows,
+            &[(&[1, 7, 3], N), (&[1, 7, 3], N), (&[1], Fill::Below(1))],
+        ),
         Case::new(Op::Embed, &[(&[2, 5], Fill::Below(11)), (&[11, 7], N)]),
         Case::new(Op::Embed, &[(&[301], Fill::Below(97)), (&[97, 257], N)])
             .stored(DType::BF16, Math::F32),
@@ -155,6 +167,14 @@ fn norms() -> Vec<Case> {
             Op::NormRope { eps },
             &[(&shape, N), (head, ONE), cos, sin],
         ));
+        // Positions per item.
+        let table: &[usize] = &[shape[0], shape[1], shape[3] / 2];
+        let (cos, sin) = ((table, Fill::Cos), (table, Fill::Sin));
+        cases.push(Case::new(Op::Rope, &[(&shape, N), cos, sin]));
+        cases.push(Case::new(
+            Op::NormRope { eps },
+            &[(&shape, N), (head, ONE), cos, sin],
+        ));
     }
     cases
 }
@@ -204,6 +224,9 @@ fn attention() -> Vec<Case> {
         (1, 9, 9, 2, 2, 128, Mask::Causal, false),
         (2, 70, 141, 4, 2, 128, Mask::Causal, true),
         (1, 1, 200, 4, 2, 64, Mask::Causal, false),
+        (4, 1, 200, 4, 2, 128, Mask::Causal, true),
+        (5, 7, 40, 6, 2, 64, Mask::Causal, true),
+        (3, 130, 300, 2, 1, 16, Mask::Causal, true),
         (2, 33, 33, 2, 1, 16, Mask::Window(5), false),
         (1, 301, 301, 2, 1, 128, Mask::Window(128), false),
         (2, 300, 300, 2, 2, 64, Mask::Window(7), true),

@@ -1,8 +1,9 @@
 //! Every operation of the CPU backend against the reference, at every level, in every form and
 //! with several numbers of threads.
 
-use engine::backend::Backend;
 use engine::backend::cpu::{CpuBackend, Level};
+use engine::backend::{Backend, NoWeights, Region, prepare};
+use engine::program::{Builder, DType, Mask, Math, Op};
 use tests::cases::Case;
 use tests::conformance::conformance;
 use tests::reference::evaluate;
@@ -111,7 +112,7 @@ fn every_operation_has_a_case_of_its_own_name() {
     names.sort_unstable();
     names.dedup();
     // All but `reshape`, which is no step.
-    assert_eq!(names.len(), 38, "{names:?}");
+    assert_eq!(names.len(), 39, "{names:?}");
     let mut full: Vec<&str> = cases.iter().map(|c| c.name.as_str()).collect();
     full.sort_unstable();
     let n = full.len();
@@ -130,36 +131,88 @@ fn the_backend_claims_every_operation() {
 /// Keys and values beyond the lengths are not numbers; no result may notice.
 #[test]
 fn hidden_keys_are_not_read() {
-    use engine::backend::{NoWeights, Region, prepare};
-    use engine::program::{Builder, DType, Mask, Math, Op};
-    let (b, s, kv_heads, d) = (2, 150, 1, 16);
-    let lengths = [150, 37];
     for math in [Math::F32, Math::Bf16] {
-        for (level, t) in Level::available().iter().flat_map(|l| [(*l, 3), (*l, 70)]) {
-            let backend = backend(2, level);
-            let mut p = Builder::new("hidden", math);
-            let q = p.input("q", &[b, t, 2, d]);
-            let [k, v] = ["k", "v"].map(|n| p.input(n, &[b, s, kv_heads, d]));
-            let l = p.constant_i32(&[b], lengths.to_vec());
-            let out = p.op(Op::Attention { mask: Mask::Full }, &[q, k, v, l]);
-            p.output("out", out);
-            let program = p.finish().expect("the program is sound");
-            let ones = vec![1.0; b * t * 2 * d];
-            let q = Region::from_f32(&backend, &[b, t, 2, d], &ones).expect("memory");
-            let mut keys = vec![0.5; b * s * d];
-            keys[(s + 37) * d..].fill(f32::NAN);
-            let k = Region::from_f32(&backend, &[b, s, kv_heads, d], &keys).expect("memory");
-            let out = Region::zeros(&backend, &[b, t, 2, d], DType::F32).expect("memory");
-            let ins = [("q", &q), ("k", &k), ("v", &k)];
-            let mut ready =
-                prepare(&backend, &program, &NoWeights, &ins, &[("out", &out)]).expect("ready");
-            ready.run(&[]).expect("runs");
-            let got = out.read_f32(&backend).expect("is read");
-            let near = |x: &f32| (x - 0.5).abs() < 1e-6;
-            assert!(
-                got.iter().all(near),
-                "{level} {math:?}, {t} queries: {got:?}"
-            );
+        for (level, t) in Level::available().iter().flat_map(|l| [(*l, 3), (*l, 30)]) {
+            for mask in [Mask::Full, Mask::Causal] {
+                let got = hidden(&backend(2, level), math, mask, t);
+                let near = |x: &f32| (x - 0.5).abs() < 1e-6;
+                assert!(
+                    got.iter().all(near),
+                    "{level} {math:?}, {t} queries, {mask:?}: {got:?}"
+                );
+            }
         }
     }
+}
+
+/// Attention over values of 0.5 that become NaN behind the 37 keys of the second row.
+fn hidden(backend: &CpuBackend, math: Math, mask: Mask, t: usize) -> Vec<f32> {
+    let (b, s, kv_heads, d) = (2, 150, 1, 16);
+    let mut p = Builder::new("hidden", math);
+    let q = p.input("q", &[b, t, 2, d]);
+    let [k, v] = ["k", "v"].map(|n| p.input(n, &[b, s, kv_heads, d]));
+    let l = p.constant_i32(&[b], vec![150, 37]);
+    let out = p.op(Op::Attention { mask }, &[q, k, v, l]);
+    p.output("out", out);
+    let program = p.finish().expect("the program is sound");
+    let ones = vec![1.0; b * t * 2 * d];
+    let q = Region::from_f32(backend, &[b, t, 2, d], &ones).expect("memory");
+    let mut keys = vec![0.5; b * s * d];
+    keys[(s + 37) * d..].fill(f32::NAN);
+    let k = Region::from_f32(backend, &[b, s, kv_heads, d], &keys).expect("memory");
+    let out = Region::zeros(backend, &[b, t, 2, d], DType::F32).expect("memory");
+    let ins = [("q", &q), ("k", &k), ("v", &k)];
+    let mut ready = prepare(backend, &program, &NoWeights, &ins, &[("out", &out)]).expect("ready");
+    ready.run(&[]).expect("runs");
+    out.read_f32(backend).expect("is read")
+}
+
+/// What one run writes the next one finds, at places of its own per item; a place that does not
+/// exist is refused.
+#[test]
+fn states_are_kept_from_run_to_run() {
+    let backend = backend(2, Level::detect());
+    let mut p = Builder::new("state", Math::F32);
+    let cache = p.state("cache", &[2, 4, 1]);
+    let rows = p.input("rows", &[2, 2, 1]);
+    let at = p.input_i32("at", &[2]);
+    let cache = p.write_rows(cache, rows, at);
+    let twice = p.add(cache, cache);
+    p.output("twice", twice);
+    let program = p.finish().expect("the program is sound");
+    let cache = Region::zeros(&backend, &[2, 4, 1], DType::F32).expect("memory");
+    let rows = Region::from_f32(&backend, &[2, 2, 1], &[1.0, 2.0, 3.0, 4.0]).expect("memory");
+    let at = Region::zeros(&backend, &[2], DType::I32).expect("memory");
+    let out = Region::zeros(&backend, &[2, 4, 1], DType::F32).expect("memory");
+    let ins = [("cache", &cache), ("rows", &rows), ("at", &at)];
+    let outs = [("twice", &out)];
+    let mut ready = prepare(&backend, &program, &NoWeights, &ins, &outs).expect("ready");
+    let mut run = |places: [i32; 2]| {
+        at.write_i32(&backend, &places).expect("is written");
+        ready.run(&[])
+    };
+    run([0, 2]).expect("runs");
+    run([1, 0]).expect("runs");
+    let want = [1.0, 1.0, 2.0, 0.0, 3.0, 4.0, 3.0, 4.0];
+    assert_eq!(cache.read_f32(&backend).expect("is read"), want);
+    let got = out.read_f32(&backend).expect("is read");
+    assert_eq!(got, want.map(|x| 2.0 * x));
+    for places in [[3, 0], [0, -1], [i32::MIN, 0], [0, i32::MAX]] {
+        let error = run(places).expect_err("there is no such row");
+        assert!(error.to_string().contains("a state with 4 rows"), "{error}");
+    }
+    assert_eq!(cache.read_f32(&backend).expect("is read"), want);
+}
+
+#[test]
+fn only_states_are_changed() {
+    let mut p = Builder::new("no state", Math::F32);
+    let x = p.input("x", &[1, 4, 2]);
+    let at = p.input_i32("at", &[1]);
+    p.write_rows(x, x, at);
+    let error = p.finish().expect_err("an input is only read");
+    assert!(
+        error.to_string().contains("changes what is no state"),
+        "{error}"
+    );
 }

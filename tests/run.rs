@@ -92,10 +92,12 @@ pub fn program(case: &Case, form: Form) -> Result<Program> {
                 widen: false,
             }),
             DType::I32 => b.input_i32(input_name(i), &input.shape),
+            _ if i == 0 && case.op.writes_state() => b.state(input_name(i), &input.shape),
             _ => b.input(input_name(i), &input.shape),
         });
     }
-    let out = if form == Form::InPlace {
+    // A state is always changed in place.
+    let out = if form == Form::InPlace && !case.op.writes_state() {
         ins[0] = plus_zero(&mut b, ins[0]);
         let out = b.op(case.op.clone(), &ins);
         plus_zero(&mut b, out)

@@ -64,6 +64,15 @@ pub fn evaluate(op: &Op, ins: &[Tensor], scalars: &[f64]) -> Option<Want> {
             .data
             .iter()
             .for_each(|&id| out.extend_from_slice(ins[1].row(id as usize))),
+        Op::WriteRows => {
+            out.extend_from_slice(&x.data);
+            let width = x.data.len() / (b * t);
+            for (r, row) in ins[1].data.chunks(width).enumerate() {
+                let rows = ins[1].shape[1];
+                let at = r / rows * t + ins[2].data[r / rows] as usize + r % rows;
+                out[at * width..][..width].copy_from_slice(row);
+            }
+        }
         Op::SelectByMask => {
             for (r, &m) in x.data.iter().enumerate() {
                 out.extend_from_slice(ins[if m != 0.0 { 1 } else { 2 }].row(r));

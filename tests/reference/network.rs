@@ -90,7 +90,7 @@ fn attention(ins: &[Tensor], mask: Mask, math: Math) -> Want {
             j < length
                 && match mask {
                     Mask::Full => true,
-                    Mask::Causal => j <= i + s - t,
+                    Mask::Causal => j + t <= i + length,
                     Mask::Window(w) => i.abs_diff(j) <= w,
                 }
         };

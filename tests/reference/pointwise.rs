@@ -100,7 +100,7 @@ fn factor(row: &[f64], eps: f32) -> f64 {
 
 fn rotate(op: &Op, ins: &[Tensor]) -> Want {
     let x = &ins[0];
-    let (t, heads, d) = (x.shape[1], x.shape[2], x.shape[3]);
+    let (heads, d) = (x.shape[2], x.shape[3]);
     let h = d / 2;
     let (cos, sin) = (&ins[ins.len() - 2], &ins[ins.len() - 1]);
     let mut want = Want::default();
@@ -114,7 +114,8 @@ fn rotate(op: &Op, ins: &[Tensor]) -> Want {
                 .for_each(|(x, w)| *x *= f * w);
             roundings += 6.0 + (d as f64).sqrt();
         }
-        let at = r / heads % t;
+        // One table for all items, or one each.
+        let at = r / heads % cos.rows();
         for k in 0..d {
             let (c, s) = (cos.row(at)[k % h], sin.row(at)[k % h]);
             let (own, other) = if k < h {

@@ -97,7 +97,7 @@ pub struct Bound {
     /// The program, containing only operations that the backend claims. Weights have the dtype
     /// of their region.
     pub program: Program,
-    /// Region of inputs, weights, constants, and of outputs that are written straight to their
+    /// Region of inputs, states, weights, constants, and of outputs that are written straight to their
     /// region; indexed by value.
     pub regions: Vec<Option<Region>>,
     /// Results that are copied to their region after the last step, because the region is also
@@ -114,8 +114,9 @@ impl Bound {
 
 /// Binds `program` to named regions and makes it ready.
 ///
-/// Every input and output must be given a region of its shape and dtype. A region may serve as
-/// input and output at once: it then changes after the last step.
+/// Every input, state and output must be given a region of its shape and dtype; `inputs` names
+/// both inputs and states. A region may serve as input and output at once: it then changes after
+/// the last step, while a state changes where the program says so.
 pub fn prepare(
     backend: &dyn Backend,
     program: &Program,
@@ -144,7 +145,7 @@ fn bind(
     for i in 0..program.vals.len() {
         let info = &program.vals[i];
         let region = match &info.kind {
-            ValKind::Input(name) => {
+            ValKind::Input(name) | ValKind::State(name) => {
                 let (_, region) = inputs.iter().find(|(n, _)| n == name).ok_or_else(|| {
                     Error::Bug(format!(
                         "program {}: input {name} is not bound",

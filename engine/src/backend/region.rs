@@ -76,7 +76,7 @@ impl Region {
     /// Memory filled with `data`.
     pub fn from_i32(backend: &dyn Backend, shape: &[usize], data: &[i32]) -> Result<Self> {
         let region = Region::zeros(backend, shape, DType::I32)?;
-        backend.write(&region.buffer, 0, bytemuck::cast_slice(data))?;
+        region.write_i32(backend, data)?;
         Ok(region)
     }
 
@@ -103,6 +103,12 @@ impl Region {
 
     /// Copies all elements to the device.
     pub fn write_f32(&self, backend: &dyn Backend, data: &[f32]) -> Result<()> {
+        debug_assert_eq!(data.len(), self.len());
+        backend.write(&self.buffer, self.offset, bytemuck::cast_slice(data))
+    }
+
+    /// Copies all elements to the device.
+    pub fn write_i32(&self, backend: &dyn Backend, data: &[i32]) -> Result<()> {
         debug_assert_eq!(data.len(), self.len());
         backend.write(&self.buffer, self.offset, bytemuck::cast_slice(data))
     }
@@ -153,8 +159,15 @@ impl Region {
 
     /// The first `count` items of the first axis.
     pub fn first(&self, count: usize) -> Region {
-        debug_assert!(count <= self.shape[0]);
+        self.items(0, count)
+    }
+
+    /// Items `start..start + count` of the first axis.
+    pub fn items(&self, start: usize, count: usize) -> Region {
+        debug_assert!(start + count <= self.shape[0]);
+        let step = self.shape[1..].iter().product::<usize>() * self.dtype.bytes();
         let mut region = self.clone();
+        region.offset += start * step;
         region.shape[0] = count;
         region
     }

@@ -21,7 +21,35 @@ pub struct LayerDims {
     pub eps: f32,
 }
 
-/// Rotary tables, cos and sin `(T, D/2)`.
+/// Which keys and values the queries of a self-attention see.
+#[derive(Debug, Clone, Copy)]
+pub enum Keys {
+    /// Those of the same rows.
+    Own(Mask),
+    /// Those of the same rows and of everything before them.
+    Cached(Cache),
+}
+
+impl From<Mask> for Keys {
+    fn from(mask: Mask) -> Self {
+        Keys::Own(mask)
+    }
+}
+
+/// Keys and values of a layer, kept from run to run.
+#[derive(Debug, Clone, Copy)]
+pub struct Cache {
+    /// State `(B, S, G, D)`: keys after norm and rotation.
+    pub k: Val,
+    /// State `(B, S, G, D)`.
+    pub v: Val,
+    /// Position of the first new row of each item, i32 `(B)`.
+    pub at: Val,
+    /// Positions of each item, new ones included, i32 `(B)`.
+    pub lengths: Val,
+}
+
+/// Rotary tables, cos and sin `(T, D/2)`, or `(B, T, D/2)` for positions per item.
 #[derive(Debug, Clone, Copy)]
 pub struct Rope {
     /// Cosines.
@@ -46,6 +74,16 @@ pub fn rope_tables(t: usize, head_dim: usize, theta: f64) -> (Vec<f32>, Vec<f32>
 }
 
 impl Rope {
+    /// Appends the tables for positions `0..n` and the steps that look up `positions`, i32
+    /// `(B, T)`.
+    pub fn at(b: &mut Builder, positions: Val, n: usize, head_dim: usize, theta: f64) -> Self {
+        let all = Rope::new(b, n, head_dim, theta);
+        Rope {
+            cos: b.embed(positions, all.cos),
+            sin: b.embed(positions, all.sin),
+        }
+    }
+
     /// Appends the tables for positions `0..t`.
     pub fn new(b: &mut Builder, t: usize, head_dim: usize, theta: f64) -> Self {
         let (cos, sin) = rope_tables(t, head_dim, theta);
@@ -92,15 +130,15 @@ pub fn heads(b: &mut Builder, name: &str, x: Val, dims: &LayerDims, rope: Option
     }
 }
 
-/// Self-attention of `NAME` over `x (B, T, C)`, output projection included. Taps `v_proj_out` and
-/// `attn_ctx` under `tap`.
+/// Self-attention of `NAME` over `x (B, T, C)`, output projection included; with a cache, over
+/// what it holds as well. Taps the value projection and the context under the names in `tap`.
 pub fn self_attention(
     b: &mut Builder,
     name: &str,
     tap: &SelfAttentionTaps,
     x: Val,
     dims: &LayerDims,
-    mask: Mask,
+    keys: impl Into<Keys>,
     rope: Rope,
 ) -> Val {
     let (batch, t) = (b.shape(x)[0], b.shape(x)[1]);
@@ -112,7 +150,15 @@ pub fn self_attention(
     let v = linear(b, &format!("{name}.v_proj"), x, kv_width);
     b.tap(tap.value.clone(), v);
     let v = b.reshape(v, &[batch, t, dims.kv_heads, dims.head_dim]);
-    let ctx = b.attention(q, k, v, mask);
+    let ctx = match keys.into() {
+        Keys::Own(mask) => b.attention(q, k, v, mask),
+        Keys::Cached(cache) => {
+            let k = b.write_rows(cache.k, k, cache.at);
+            let v = b.write_rows(cache.v, v, cache.at);
+            let mask = Mask::Causal;
+            b.op(Op::Attention { mask }, &[q, k, v, cache.lengths])
+        }
+    };
     let ctx = b.reshape(ctx, &[batch, t, q_width]);
     b.tap(tap.context.clone(), ctx);
     linear(b, &format!("{name}.o_proj"), ctx, dims.hidden)
@@ -143,7 +189,7 @@ pub fn layer(
     tap: &str,
     x: Val,
     dims: &LayerDims,
-    mask: Mask,
+    keys: impl Into<Keys>,
     rope: Rope,
 ) -> Val {
     let n = norm(b, &format!("{prefix}.input_layernorm"), x, dims.eps);
@@ -158,7 +204,7 @@ pub fn layer(
         &taps,
         n,
         dims,
-        mask,
+        keys,
         rope,
     );
     b.tap(format!("{tap}.self_attn_out"), h);

@@ -5,6 +5,7 @@ pub mod condition;
 pub mod config;
 pub mod dit;
 mod fields;
+pub mod language_model;
 pub mod layer;
 pub mod layout;
 pub mod text_encoder;

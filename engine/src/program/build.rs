@@ -28,6 +28,29 @@ pub enum WeightForm {
     /// Weight normalisation folded, `g v / ||v||` with the norm over all axes but the first
     /// (`NAME.weight_v`, `NAME.weight_g`), then the axes reordered.
     WeightNorm([usize; 3]),
+    /// Rows `start..start + len` of the first stored axis, where the whole tensor lies.
+    Rows {
+        /// First row.
+        start: usize,
+        /// Number of rows.
+        len: usize,
+    },
+}
+
+impl WeightForm {
+    /// Number of elements that this form makes of a tensor of shape `stored`; `None` when the
+    /// tensor does not have what is asked for.
+    fn elements(&self, stored: &[usize]) -> Option<usize> {
+        let all: usize = stored.iter().product();
+        match *self {
+            WeightForm::Tiled(n) => Some(all * n),
+            WeightForm::Rows { start, len } => {
+                let rows = *stored.first().filter(|rows| start + len <= **rows)?;
+                Some(all / rows * len)
+            }
+            _ => Some(all),
+        }
+    }
 }
 
 /// What a program wants of a checkpoint.
@@ -37,7 +60,7 @@ pub struct WeightDecl {
     pub name: String,
     /// Shape in the file (of `weight_v` for folded weights).
     pub stored: Vec<usize>,
-    /// Shape as the operation sees it: the same elements after `form`.
+    /// Shape as the operation sees it: the elements after `form`.
     pub shape: Vec<usize>,
     /// How the one becomes the other.
     pub form: WeightForm,
@@ -60,6 +83,9 @@ pub enum ConstData {
 pub enum ValKind {
     /// Bound by name when the program is prepared; only read.
     Input(String),
+    /// Bound by name like an input, but kept and changed by the program: what one run writes the
+    /// next one finds.
+    State(String),
     /// Resolved from the checkpoint when the program is prepared.
     Weight(WeightDecl),
     /// Known when the program is written (rotary tables); uploaded once.
@@ -143,6 +169,10 @@ impl Program {
         })
     }
 
+    fn has_effect(&self) -> bool {
+        !self.outs.is_empty() || self.steps.iter().any(|s| s.op.writes_state())
+    }
+
     /// Makes every tap an output as well, so that a comparison can read it.
     pub fn expose(&mut self) {
         for (name, val) in self.taps.clone() {
@@ -202,8 +232,8 @@ impl Builder {
     /// The program, or the first fault with the step it happened in.
     pub fn finish(self) -> Result<Program> {
         match self.fault {
-            None if self.program.outs.is_empty() => Err(Error::Bug(format!(
-                "program {} has no output",
+            None if !self.program.has_effect() => Err(Error::Bug(format!(
+                "program {} has no output and changes no state",
                 self.program.name
             ))),
             None => Ok(self.program),
@@ -250,6 +280,12 @@ impl Builder {
         self.push(shape.to_vec(), DType::I32, ValKind::Input(name.into()))
     }
 
+    /// An f32 state, bound by name when the program is prepared and changed by
+    /// [`Op::WriteRows`].
+    pub fn state(&mut self, name: impl Into<String>, shape: &[usize]) -> Val {
+        self.push(shape.to_vec(), DType::F32, ValKind::State(name.into()))
+    }
+
     /// An f32 constant.
     pub fn constant(&mut self, shape: &[usize], data: Vec<f32>) -> Val {
         if data.len() != shape.iter().product::<usize>() {
@@ -282,13 +318,7 @@ impl Builder {
 
     /// A weight by declaration. The same declaration gives the same value.
     pub fn weight_decl(&mut self, decl: WeightDecl) -> Val {
-        if decl.stored.iter().product::<usize>()
-            * match decl.form {
-                WeightForm::Tiled(n) => n,
-                _ => 1,
-            }
-            != decl.shape.iter().product::<usize>()
-        {
+        if decl.form.elements(&decl.stored) != Some(decl.shape.iter().product()) {
             self.blame(format!(
                 "weight {} stored as {:?} cannot be seen as {:?}",
                 decl.name, decl.stored, decl.shape
@@ -340,7 +370,14 @@ impl Builder {
             .collect();
         match op.shape(&typed) {
             Ok((shape, dtype)) => {
-                let out = self.push(shape, dtype, ValKind::Temp);
+                let kind = match ins.first() {
+                    Some(state) if op.writes_state() => {
+                        self.check_state(&op, *state);
+                        ValKind::Alias(*state)
+                    }
+                    _ => ValKind::Temp,
+                };
+                let out = self.push(shape, dtype, kind);
                 self.program.steps.push(Step {
                     op,
                     ins: ins.to_vec(),
@@ -356,6 +393,17 @@ impl Builder {
                 ));
                 self.push(vec![1], DType::F32, ValKind::Temp)
             }
+        }
+    }
+
+    fn check_state(&mut self, op: &Op, v: Val) {
+        let root = self.program.root(v);
+        if !matches!(self.program.vals[root.index()].kind, ValKind::State(_)) {
+            let step = self.program.steps.len();
+            self.blame(format!(
+                "step {step} {}: changes what is no state",
+                op.name()
+            ));
         }
     }
 
@@ -394,6 +442,11 @@ impl Builder {
     /// `x W^T + b`, [`Op::Linear`].
     pub fn linear_bias(&mut self, x: Val, w: Val, b: Val) -> Val {
         self.op(Op::Linear, &[x, w, b])
+    }
+
+    /// `cache` with rows changed, [`Op::WriteRows`].
+    pub fn write_rows(&mut self, cache: Val, rows: Val, at: Val) -> Val {
+        self.op(Op::WriteRows, &[cache, rows, at])
     }
 
     /// [`Op::RmsNorm`].

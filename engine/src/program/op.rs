@@ -44,7 +44,8 @@ pub struct Scalar(pub usize);
 pub enum Mask {
     /// Every key.
     Full,
-    /// Keys at or before the query's position (queries are the last `T` of `S` positions).
+    /// Keys at or before the query's position (queries are the last `T` of the `S` positions, or
+    /// of the `lengths[b]` positions that a row has).
     Causal,
     /// Keys with `|i - j| <= window`.
     Window(usize),
@@ -124,9 +125,14 @@ pub enum Op {
     /// `out[n, j, :] = x[n, :] + pattern[j, :]`. ins: x `(N, C)`, pattern `(P, C)`.
     /// out `(N, P, C)`.
     RepeatAdd,
-    /// Rows of a table. ins: ids i32 `(...)` (each in `0..V`, checked before the run),
+    /// Rows of a table. ins: ids i32 `(...)` (each in `0..V`, checked before the step runs),
     /// table weight `(V, C)` of any float dtype. out `(..., C)` f32.
     Embed,
+    /// `cache[b, at[b] + t, ...] = rows[b, t, ...]`, in place. ins: cache `(B, S, ...)`, a state
+    /// of the program ([`super::Builder::state`]), rows `(B, T, ...)`, at i32 `(B)` (each in
+    /// `0..=S-T`, checked before the step runs). out is the cache itself: what reads the output
+    /// sees the new rows, and so does every later run.
+    WriteRows,
 
     // ------------------------------------------------------------ element-wise
     /// `a + b`, equal shapes. May write over a.
@@ -166,12 +172,14 @@ pub enum Op {
     /// Rotary embedding, halves layout: with `h = D/2`,
     /// `out[.., k] = x[.., k] cos[t, k] - x[.., k+h] sin[t, k]`,
     /// `out[.., k+h] = x[.., k+h] cos[t, k] + x[.., k] sin[t, k]`, `k < h`.
-    /// ins: x `(B, T, H, D)`, cos `(T, D/2)`, sin `(T, D/2)`. May write over x.
+    /// ins: x `(B, T, H, D)`, cos and sin `(T, D/2)`, or `(B, T, D/2)` where every item has
+    /// positions of its own. May write over x.
     Rope,
     /// Softmax attention with grouped heads: query head h uses key/value head
     /// `h / (H / G)`, scale `1/sqrt(D)`. ins: q `(B, T, H, D)`, k `(B, S, G, D)`,
     /// v `(B, S, G, D)`, optionally lengths i32 `(B)`: row b sees keys `0..lengths[b]` only
-    /// (each in `1..=S`). out `(B, T, H, D)`. Never forms the full score matrix; softmax in f32.
+    /// (each in `1..=S`); with [`Mask::Causal`] its queries are the last `T` of these.
+    /// out `(B, T, H, D)`. Never forms the full score matrix; softmax in f32.
     /// Keys that a mask or length hides are not read; a query that sees none gives zeros.
     Attention {
         /// Which keys a query sees.
@@ -278,7 +286,7 @@ pub enum Op {
         eps: f32,
     },
     /// [`Op::RmsNorm`] over the head size, then [`Op::Rope`]. ins: x `(B, T, H, D)`, w `(D)`,
-    /// cos `(T, D/2)`, sin `(T, D/2)`. May write over x.
+    /// cos and sin `(T, D/2)` or `(B, T, D/2)`. May write over x.
     NormRope {
         /// Added to the mean square.
         eps: f32,
@@ -325,6 +333,7 @@ impl Op {
             Op::PrependRow => "prepend_row",
             Op::RepeatAdd => "repeat_add",
             Op::Embed => "embed",
+            Op::WriteRows => "write_rows",
             Op::Add => "add",
             Op::Mul => "mul",
             Op::Silu => "silu",
@@ -376,6 +385,11 @@ impl Op {
                 | Op::NormRope { .. }
                 | Op::GatedAdd
         )
+    }
+
+    /// Whether the output is the first input, changed, and not a value of its own.
+    pub fn writes_state(&self) -> bool {
+        matches!(self, Op::WriteRows)
     }
 
     /// Inputs that are matrices of weights, which may be of any float dtype.

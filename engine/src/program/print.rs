@@ -25,7 +25,11 @@ impl Program {
             ValKind::Weight(decl) => format!("{}{:?}", decl.name, info.shape),
             ValKind::Const(_) => format!("const{:?}", info.shape),
             ValKind::Temp => format!("%{}{:?}", v.0, info.shape),
-            ValKind::Alias(of) => format!("%{}{:?}", self.root(*of).0, info.shape),
+            ValKind::State(name) => format!("state {name}{:?}", info.shape),
+            ValKind::Alias(of) => match &self.vals[self.root(*of).index()].kind {
+                ValKind::State(name) => format!("state {name}{:?}", info.shape),
+                _ => format!("%{}{:?}", self.root(*of).0, info.shape),
+            },
         }
     }
 }

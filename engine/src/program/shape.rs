@@ -62,7 +62,8 @@ impl Op {
             | Op::SelectSlab { .. }
             | Op::PrependRow
             | Op::RepeatAdd
-            | Op::Embed => self.shape_moving(ins)?,
+            | Op::Embed
+            | Op::WriteRows => self.shape_moving(ins)?,
             Op::Linear
             | Op::SwiGlu
             | Op::RmsNorm { .. }
@@ -89,7 +90,7 @@ impl Op {
     fn check_dtypes(&self, ins: &[Typed]) -> Result<(), String> {
         for (i, (_, dtype)) in ins.iter().enumerate() {
             let ids = matches!((self, i), (Op::Embed | Op::FsqDecode { .. }, 0))
-                || matches!((self, i), (Op::Attention { .. }, 3));
+                || matches!((self, i), (Op::Attention { .. }, 3) | (Op::WriteRows, 2));
             let ok = match dtype {
                 DType::I32 => ids,
                 DType::F32 => !ids,
@@ -166,6 +167,20 @@ impl Op {
                 exact(ins[1], &[ins[1].0[0], ins[0].0[1]], "pattern")?;
                 Ok(vec![ins[0].0[0], ins[1].0[0], ins[0].0[1]])
             }
+            Op::WriteRows => {
+                arity(ins, 3..=3)?;
+                let (cache, rows) = (ins[0].0, ins[1].0);
+                let fits = cache.len() > 1
+                    && cache.len() == rows.len()
+                    && cache[0] == rows[0]
+                    && cache[1] >= rows[1]
+                    && cache[2..] == rows[2..];
+                if !fits {
+                    return fail(format!("rows {rows:?} do not fit into {cache:?}"));
+                }
+                exact(ins[2], &[cache[0]], "at")?;
+                Ok(cache.to_vec())
+            }
             _ => {
                 arity(ins, 2..=2)?;
                 rank(ins[1], 2, "table")?;
@@ -209,8 +224,15 @@ impl Op {
                 if norm {
                     exact(ins[1], &[d], "w")?;
                 }
-                exact(ins[ins.len() - 2], &[t, d / 2], "cos")?;
-                exact(ins[ins.len() - 1], &[t, d / 2], "sin")?;
+                let (cos, sin) = (ins[ins.len() - 2], ins[ins.len() - 1]);
+                let each = [ins[0].0[0], t, d / 2];
+                let table = if cos.0.len() == 3 {
+                    &each[..]
+                } else {
+                    &each[1..]
+                };
+                exact(cos, table, "cos")?;
+                exact(sin, table, "sin")?;
                 Ok(ins[0].0.to_vec())
             }
             Op::Attention { mask } => attention_shape(mask, ins),

@@ -45,9 +45,9 @@ pub struct LoadedDit {
 }
 
 /// A small shape: the weights a program declares do not depend on it.
-const PROBE: usize = 2;
+pub(super) const PROBE: usize = 2;
 
-fn checked(dir: &Path, programs: &[Program]) -> Result<WeightStore> {
+pub(super) fn checked(dir: &Path, programs: &[Program]) -> Result<WeightStore> {
     let checkpoint = Checkpoint::open(dir)?;
     checkpoint.check(programs.iter().flat_map(Program::weights))?;
     Ok(WeightStore::new(Arc::new(checkpoint)))

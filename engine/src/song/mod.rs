@@ -2,6 +2,7 @@
 
 pub mod encode;
 pub mod engine;
+pub mod language_model;
 pub mod loaded;
 pub mod progress;
 pub mod render;

@@ -82,6 +82,9 @@ impl WeightStore {
                     to,
                 )
             }
+            WeightForm::Rows { .. } => {
+                return Err(Error::Bug("rows are a part of the whole weight".into()));
+            }
             WeightForm::Permuted(perm) => self.permuted(decl, &decl.name, perm, None, to)?,
             WeightForm::WeightNorm(perm) => {
                 let norms = self
@@ -94,6 +97,32 @@ impl WeightStore {
         let len = owned.as_ref().len();
         HostBytes::new(Arc::new(owned), 0..len)
             .ok_or_else(|| Error::Bug("a folded weight is shorter than itself".into()))
+    }
+
+    /// A part of the region of the whole tensor, which is on the device once.
+    fn rows(
+        &self,
+        backend: &dyn Backend,
+        decl: &WeightDecl,
+        math: Math,
+        start: usize,
+        len: usize,
+    ) -> Result<Region> {
+        if decl.stored.first().is_none_or(|rows| start + len > *rows) {
+            return Err(Error::Bug(format!(
+                "weight {}: rows {start}..{} of a tensor {:?} do not exist",
+                decl.name,
+                start + len,
+                decl.stored
+            )));
+        }
+        let whole = WeightDecl {
+            shape: decl.stored.clone(),
+            form: WeightForm::Stored,
+            ..decl.clone()
+        };
+        let region = self.region(backend, &whole, math)?;
+        Ok(region.items(start, len).reshaped(&decl.shape))
     }
 
     fn permuted(
@@ -126,6 +155,9 @@ impl WeightStore {
 
 impl Weights for WeightStore {
     fn region(&self, backend: &dyn Backend, decl: &WeightDecl, math: Math) -> Result<Region> {
+        if let WeightForm::Rows { start, len } = decl.form {
+            return self.rows(backend, decl, math, start, len);
+        }
         let dtype = self.dtype(decl, math)?;
         let key = Key {
             name: decl.name.clone(),

@@ -112,6 +112,7 @@ fn decl(name: &str, stored: &[usize], form: WeightForm, widen: bool) -> WeightDe
         WeightForm::Permuted(p) | WeightForm::WeightNorm(p) => {
             shape = p.iter().map(|axis| stored[*axis]).collect();
         }
+        WeightForm::Rows { len, .. } => shape[0] = len,
         WeightForm::Stored => {}
     }
     WeightDecl {
@@ -121,6 +122,27 @@ fn decl(name: &str, stored: &[usize], form: WeightForm, widen: bool) -> WeightDe
         form,
         widen,
     }
+}
+
+#[test]
+fn rows_are_a_part_of_the_one_region() {
+    let (_dir, store) = store();
+    let backend = shelf();
+    let whole = decl("bf16", &[3, 4], WeightForm::Stored, false);
+    let whole = store.region(&backend, &whole, Math::Bf16).unwrap();
+    let rows = WeightForm::Rows { start: 1, len: 2 };
+    let rows = store
+        .region(&backend, &decl("bf16", &[3, 4], rows, false), Math::Bf16)
+        .unwrap();
+    assert_eq!(rows.buffer().id(), whole.buffer().id());
+    assert_eq!((rows.shape(), rows.dtype()), (&[2, 4][..], DType::BF16));
+    assert_eq!(rows.offset(), whole.offset() + 8);
+    let beyond = WeightForm::Rows { start: 2, len: 2 };
+    let error = store
+        .region(&backend, &decl("bf16", &[3, 4], beyond, false), Math::Bf16)
+        .err()
+        .unwrap();
+    assert!(error.to_string().contains("rows 2..4"), "{error}");
 }
 
 #[test]

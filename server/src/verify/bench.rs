@@ -138,7 +138,7 @@ fn input_len(program: &Program, name: &str) -> Option<usize> {
     let found = program
         .vals
         .iter()
-        .find(|v| matches!(&v.kind, ValKind::Input(n) if n == name));
+        .find(|v| matches!(&v.kind, ValKind::Input(n) | ValKind::State(n) if n == name));
     found.map(|v| v.len())
 }
 

@@ -66,7 +66,8 @@ impl<'a> Operands<'a> {
         let length = self.length(b);
         let (first, end) = match self.mask {
             Mask::Full => (0, length),
-            Mask::Causal => (0, self.dims.s - self.dims.t + i + 1),
+            // Nothing for queries before the first position.
+            Mask::Causal => (0, (length + i + 1).saturating_sub(self.dims.t)),
             Mask::Window(w) => (i.saturating_sub(w), i + w + 1),
         };
         (first.min(length), end.min(length))

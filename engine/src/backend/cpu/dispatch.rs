@@ -111,6 +111,7 @@ pub fn step(pool: &Pool, level: Level, op: &Op, scalars: &[f32], mut a: Args) ->
             let rows = a.ins[1].shape[0];
             return embed::embed(pool, a.i32(0), a.weight(1), rows, c, a.out_f32());
         }
+        Op::WriteRows => return run_write_rows(a),
         Op::FsqEncode { levels } => fsq::encode(pool, a.f32(0), levels, a.out_i32()),
         Op::FsqDecode { levels } => {
             check_codes(a.i32(0), levels)?;
@@ -164,6 +165,22 @@ fn run_moving(pool: &Pool, op: &Op, scalars: &[f32], mut a: Args) {
     }
 }
 
+fn run_write_rows(mut a: Args) -> Result<()> {
+    let (cache, rows) = (a.shape, a.ins[1].shape);
+    let (s, t) = (cache[1], rows[1]);
+    let (new, at) = (a.f32(1), a.i32(2));
+    if let Some(at) = at
+        .iter()
+        .find(|at| usize::try_from(**at).map_or(true, |at| at > s - t))
+    {
+        return Err(Error::Bug(format!(
+            "{t} rows cannot be written from row {at} on of a state with {s} rows"
+        )));
+    }
+    moving::write_rows(new, at, s, t, a.out_f32());
+    Ok(())
+}
+
 fn run_elementwise(pool: &Pool, level: Level, op: &Op, scalars: &[f32], mut a: Args) {
     let c = a.shape[a.shape.len() - 1];
     match *op {
@@ -205,7 +222,6 @@ fn run_norms(pool: &Pool, level: Level, op: &Op, mut a: Args) {
         }
         Op::Rope => {
             let dims = RopeDims {
-                t: s[1],
                 heads: s[2],
                 d: s[3],
             };
@@ -221,7 +237,6 @@ fn run_norms(pool: &Pool, level: Level, op: &Op, mut a: Args) {
         }
         Op::NormRope { eps } => {
             let dims = RopeDims {
-                t: s[1],
                 heads: s[2],
                 d: s[3],
             };

@@ -217,15 +217,17 @@ impl Prepared {
     /// an earlier copy has changed.
     fn check(&self) -> Result<()> {
         for step in &self.program.steps {
-            let out = self.span(step.out.index())?;
-            if let Some(Place::Block(block, _)) = &self.places[step.out.index()]
+            let root = self.program.root(step.out).index();
+            let out = self.span(root)?;
+            if let Some(Place::Block(block, _)) = &self.places[root]
                 && block.is_host()
             {
                 return Err(Error::Bug("an output was bound to a mapped file".into()));
             }
-            for v in &step.ins {
+            for (j, v) in step.ins.iter().enumerate() {
                 let input = self.span(self.program.root(*v).index())?;
-                if overlap(&input, &out) && !self.in_place(step) {
+                let first = j == 0 && self.in_place(step);
+                if overlap(&input, &out) && !first {
                     return Err(Error::Bug(format!(
                         "program {}: the output of {} overlaps its input",
                         self.program.name,
@@ -261,6 +263,9 @@ impl Prepared {
         let Some(first) = step.ins.first().map(|v| self.program.root(*v).index()) else {
             return false;
         };
+        if step.op.writes_state() {
+            return true;
+        }
         match (&self.places[first], &self.places[step.out.index()]) {
             (Some(Place::Arena(a)), Some(Place::Arena(b))) => a == b && step.op.may_overwrite(),
             _ => false,
@@ -339,7 +344,7 @@ impl Frame<'_> {
         }
         let info = &p.program.vals[step.out.index()];
         let (offset, room) = p.scratch[i];
-        let (out, len) = match &p.places[step.out.index()] {
+        let (out, len) = match &p.places[p.program.root(step.out).index()] {
             Some(place) => (self.ptr(place), info.bytes()),
             None => (std::ptr::NonNull::<u8>::dangling().as_ptr(), 0),
         };

@@ -102,6 +102,19 @@ pub fn prepend_row(pool: &Pool, x: &[f32], token: &[f32], x_item: usize, out: &m
     });
 }
 
+/// `Op::WriteRows`: `t` rows per item into items of `s` rows; `at` is within them.
+pub fn write_rows(rows: &[f32], at: &[i32], s: usize, t: usize, cache: &mut [f32]) {
+    let n = rows.len() / at.len();
+    let width = n / t;
+    let items = cache
+        .chunks_exact_mut(s * width)
+        .zip(rows.chunks_exact(n))
+        .zip(at);
+    for ((item, rows), at) in items {
+        item[*at as usize * width..][..n].copy_from_slice(rows);
+    }
+}
+
 /// `Op::RepeatAdd`: x `(N, C)` and pattern `(P, C)` with `c` columns.
 pub fn repeat_add(pool: &Pool, x: &[f32], pattern: &[f32], c: usize, out: &mut [f32]) {
     let p = pattern.len() / c;

@@ -5,7 +5,8 @@ use super::level::Level;
 use super::pool::Pool;
 use super::vecmath;
 
-/// `Op::Rope`: x `(B, T, H, D)` with `heads` heads; `cos` and `sin` are `(T, D/2)`.
+/// `Op::Rope`: x `(B, T, H, D)` with `heads` heads; `cos` and `sin` are `(T, D/2)` or
+/// `(B, T, D/2)`.
 pub fn rope(
     pool: &Pool,
     level: Level,
@@ -15,10 +16,11 @@ pub fn rope(
     dims: RopeDims,
     out: &mut [f32],
 ) {
-    let RopeDims { t, heads, d } = dims;
+    let RopeDims { heads, d } = dims;
     let half = d / 2;
+    let angles = cos.len() / half;
     each_row(pool, x, heads * d, out, |r, row| {
-        let at = r % t * half;
+        let at = r % angles * half;
         let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
         for head in row.chunks_exact_mut(d) {
             vecmath::rotate_head(level, head, cos, sin);
@@ -39,10 +41,11 @@ pub fn norm_rope(
     dims: RopeDims,
     out: &mut [f32],
 ) {
-    let RopeDims { t, heads, d } = dims;
+    let RopeDims { heads, d } = dims;
     let half = d / 2;
+    let angles = cos.len() / half;
     each_row(pool, x, heads * d, out, |r, row| {
-        let at = r % t * half;
+        let at = r % angles * half;
         let (cos, sin) = (&cos[at..at + half], &sin[at..at + half]);
         for head in row.chunks_exact_mut(d) {
             vecmath::rms_norm_row(level, head, w, eps);
@@ -51,11 +54,9 @@ pub fn norm_rope(
     });
 }
 
-/// The last three axes of x.
+/// The last two axes of x.
 #[derive(Debug, Clone, Copy)]
 pub struct RopeDims {
-    /// Positions.
-    pub t: usize,
     /// Heads.
     pub heads: usize,
     /// Head size.

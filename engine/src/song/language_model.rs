@@ -1,0 +1,350 @@
+//! The language model on a device: rows of tokens that are read and continued, each with its
+//! keys and values kept.
+
+use super::Watch;
+use super::loaded::{PROBE, checked};
+use crate::backend::{Backend, Ready, Region, prepare};
+use crate::error::{Error, Result};
+use crate::models::config::LmConfig;
+use crate::models::language_model::{
+    Head, LmShape, cache_bytes, cache_names, cache_shape, copy_prefix, forward,
+};
+use crate::program::{DType, Math};
+use crate::weights::{Checkpoints, WeightStore};
+use std::path::Path;
+use std::sync::Arc;
+
+/// Most tokens of a prompt that are read at once.
+pub const CHUNK: usize = 256;
+/// Most programs a session keeps ready; prompts of other lengths are other programs.
+const READY: usize = 12;
+
+/// A language model of a checkpoint tree, mapped and checked.
+pub struct LanguageModel {
+    /// Name of its directory.
+    pub name: String,
+    /// Sizes.
+    pub config: LmConfig,
+    weights: WeightStore,
+    backend: Arc<dyn Backend>,
+    math: Math,
+}
+
+impl LanguageModel {
+    /// Maps and checks the model of this name in `tree`, without a name the first there is.
+    pub fn open(
+        tree: &Checkpoints,
+        name: Option<&str>,
+        backend: Arc<dyn Backend>,
+        math: Math,
+    ) -> Result<Self> {
+        let model = tree.lm(name)?;
+        Self::open_dir(&model.name, &model.path, backend, math)
+    }
+
+    /// As [`LanguageModel::open`], from a directory of its own.
+    pub fn open_dir(name: &str, dir: &Path, backend: Arc<dyn Backend>, math: Math) -> Result<Self> {
+        let config = LmConfig::load(dir)?;
+        let shape = LmShape {
+            rows: 1,
+            tokens: PROBE,
+            capacity: PROBE,
+            head: Head::Full,
+        };
+        let weights = checked(dir, &[forward(&config, math, shape)?])?;
+        Ok(LanguageModel {
+            name: name.to_string(),
+            config,
+            weights,
+            backend,
+            math,
+        })
+    }
+
+    /// The device.
+    pub fn backend(&self) -> &dyn Backend {
+        &*self.backend
+    }
+
+    /// The weights.
+    pub fn weights(&self) -> &WeightStore {
+        &self.weights
+    }
+
+    /// `rows` empty rows with room for `capacity` tokens each.
+    ///
+    /// # Errors
+    /// [`Error::TooBig`] when their keys and values do not fit into the device's memory, and
+    /// [`Error::Request`] when the model has fewer positions.
+    pub fn session(&self, rows: usize, capacity: usize) -> Result<Session<'_>> {
+        let positions = self.config.max_position_embeddings;
+        if capacity > positions {
+            return Err(Error::Request(format!(
+                "prompt and answer have up to {capacity} tokens, {} has {positions} positions: \
+                 shorten the texts or the duration",
+                self.name
+            )));
+        }
+        let needs = (rows * capacity * cache_bytes(&self.config)) as u64;
+        let have = self.backend.caps().memory_bytes;
+        if have > 0 && needs > have {
+            return Err(Error::TooBig {
+                needs,
+                have,
+                suggestion: "plan fewer songs at once, or shorter ones".into(),
+            });
+        }
+        let shape = cache_shape(&self.config, rows, capacity);
+        let state = || Region::zeros(self.backend(), &shape, DType::F32);
+        let layers = 0..self.config.num_hidden_layers;
+        Ok(Session {
+            model: self,
+            capacity,
+            lengths: vec![0; rows],
+            cache: layers
+                .map(|_| Ok([state()?, state()?]))
+                .collect::<Result<_>>()?,
+            ready: Vec::with_capacity(READY),
+        })
+    }
+}
+
+/// Rows of tokens and their keys and values.
+///
+/// Rows are independent: they may have different lengths, and what one holds does not depend on
+/// the others that are continued with it.
+pub struct Session<'a> {
+    model: &'a LanguageModel,
+    capacity: usize,
+    /// Tokens of each row.
+    lengths: Vec<usize>,
+    /// Keys and values of each layer.
+    cache: Vec<[Region; 2]>,
+    /// Least recently used first.
+    ready: Vec<Prepared>,
+}
+
+/// A program bound to neighbouring rows, with everything a run needs in place.
+struct Prepared {
+    first: usize,
+    shape: LmShape,
+    ready: Box<dyn Ready>,
+    ids: Region,
+    positions: Region,
+    at: Region,
+    lengths: Region,
+    logits: Region,
+    /// Host copies, so that a run allocates nothing.
+    numbers: Vec<i32>,
+    host: Vec<f32>,
+}
+
+impl Session<'_> {
+    /// Tokens of a row.
+    pub fn len(&self, row: usize) -> usize {
+        self.lengths[row]
+    }
+
+    /// Whether a row has no tokens.
+    pub fn is_empty(&self, row: usize) -> bool {
+        self.lengths[row] == 0
+    }
+
+    /// Tokens a row has room for.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// Forgets all tokens of a row but the first `len`.
+    pub fn truncate(&mut self, row: usize, len: usize) {
+        self.lengths[row] = self.lengths[row].min(len);
+    }
+
+    /// Makes row `to` hold what row `from` holds.
+    pub fn copy(&mut self, from: usize, to: usize) -> Result<()> {
+        let (model, len) = (self.model, self.lengths[from]);
+        if from == to {
+            return Ok(());
+        }
+        if len > 0 {
+            let program = copy_prefix(&model.config, len, self.capacity)?;
+            let at = Region::zeros(model.backend(), &[1], DType::I32)?;
+            let mut inputs = vec![("at".to_string(), at)];
+            for (i, states) in self.cache.iter().enumerate() {
+                for (name, state) in cache_names(i).into_iter().zip(states) {
+                    inputs.push((format!("from.{name}"), state.slab(from).first(len)));
+                    inputs.push((name, state.slab(to)));
+                }
+            }
+            let inputs: Vec<(&str, &Region)> = inputs.iter().map(|(n, r)| (&**n, r)).collect();
+            prepare(model.backend(), &program, &model.weights, &inputs, &[])?.run(&[])?;
+        }
+        self.lengths[to] = len;
+        Ok(())
+    }
+
+    /// Reads tokens behind those of one row, in chunks, and gives the logits that `head` asks for
+    /// of what follows the last one. Asks `watch` before every chunk whether to stop.
+    pub fn feed(
+        &mut self,
+        row: usize,
+        ids: &[u32],
+        head: Head,
+        watch: &dyn Watch,
+    ) -> Result<&[f32]> {
+        let (before, last) = ids.split_at(ids.len().saturating_sub(1) / CHUNK * CHUNK);
+        for chunk in before.chunks(CHUNK) {
+            stop_if_cancelled(watch)?;
+            self.run(row, 1, chunk, Head::None)?;
+        }
+        stop_if_cancelled(watch)?;
+        self.run(row, 1, last, head)
+    }
+
+    /// Appends one token to each of neighbouring rows, from row `first` on, and gives the logits
+    /// of what follows, row after row.
+    pub fn step(&mut self, first: usize, ids: &[u32], head: Head) -> Result<&[f32]> {
+        self.run(first, ids.len(), ids, head)
+    }
+
+    /// Keys and values `(T, G, D)` of a row, for comparisons.
+    pub fn cached(&self, layer: usize, row: usize) -> Result<[Vec<f32>; 2]> {
+        let [k, v] = &self.cache[layer];
+        let read = |state: &Region| {
+            let rows = state.slab(row).first(self.lengths[row]);
+            rows.read_f32(self.model.backend())
+        };
+        Ok([read(k)?, read(v)?])
+    }
+
+    fn run(&mut self, first: usize, rows: usize, ids: &[u32], head: Head) -> Result<&[f32]> {
+        let tokens = ids.len() / rows.max(1);
+        self.check(first, rows, tokens)?;
+        let shape = LmShape {
+            rows,
+            tokens,
+            capacity: self.capacity,
+            head,
+        };
+        let known = |p: &Prepared| p.first == first && p.shape == shape;
+        let p = match self.ready.iter().position(known) {
+            Some(i) => self.ready.remove(i),
+            None => {
+                if self.ready.len() >= READY {
+                    self.ready.remove(0);
+                }
+                self.prepare(first, shape)?
+            }
+        };
+        self.ready.push(p);
+        let lengths = &mut self.lengths[first..first + rows];
+        let backend = self.model.backend();
+        let Some(p) = self.ready.last_mut() else {
+            return Ok(&[]);
+        };
+        p.run(backend, ids, lengths)?;
+        lengths.iter_mut().for_each(|l| *l += tokens);
+        Ok(&p.host)
+    }
+
+    fn check(&self, first: usize, rows: usize, tokens: usize) -> Result<()> {
+        if tokens == 0 {
+            return Err(Error::Bug("no tokens to read".into()));
+        }
+        let Some(lengths) = self.lengths.get(first..first + rows) else {
+            return Err(Error::Bug(format!(
+                "rows {first}..{} of {} are continued",
+                first + rows,
+                self.lengths.len()
+            )));
+        };
+        match lengths.iter().find(|len| **len + tokens > self.capacity) {
+            Some(len) => Err(Error::Bug(format!(
+                "{tokens} tokens behind {len} exceed the {} positions of a row",
+                self.capacity
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    fn prepare(&self, first: usize, shape: LmShape) -> Result<Prepared> {
+        let (model, backend) = (self.model, self.model.backend());
+        let LmShape { rows, tokens, .. } = shape;
+        let program = forward(&model.config, model.math, shape)?;
+        let ints = |shape: &[usize]| Region::zeros(backend, shape, DType::I32);
+        let (ids, positions) = (ints(&[rows, tokens])?, ints(&[rows, tokens])?);
+        let (at, lengths) = (ints(&[rows])?, ints(&[rows])?);
+        let width = shape.head.len(model.config.vocab_size);
+        let (result, width) = match shape.head {
+            Head::None => ("hidden", model.config.hidden_size),
+            _ => ("logits", width),
+        };
+        let logits = Region::zeros(backend, &[rows, width], DType::F32)?;
+        let states: Vec<(String, Region)> = (0..self.cache.len())
+            .flat_map(|i| cache_names(i).into_iter().zip(&self.cache[i]))
+            .map(|(name, state)| (name, state.items(first, rows)))
+            .collect();
+        let mut inputs = vec![
+            ("ids", &ids),
+            ("positions", &positions),
+            ("at", &at),
+            ("lengths", &lengths),
+        ];
+        inputs.extend(states.iter().map(|(name, state)| (&**name, state)));
+        let outputs = [(result, &logits)];
+        Ok(Prepared {
+            first,
+            shape,
+            ready: prepare(backend, &program, &model.weights, &inputs, &outputs)?,
+            ids,
+            positions,
+            at,
+            lengths,
+            numbers: Vec::with_capacity(rows * tokens),
+            host: match shape.head {
+                Head::None => Vec::new(),
+                _ => vec![0.0; logits.len()],
+            },
+            logits,
+        })
+    }
+}
+
+impl Prepared {
+    /// Runs over rows that have these lengths before.
+    fn run(&mut self, backend: &dyn Backend, ids: &[u32], lengths: &[usize]) -> Result<()> {
+        let tokens = self.shape.tokens;
+        let numbers = &mut self.numbers;
+        let mut write = |to: &Region, from: &mut dyn Iterator<Item = usize>| {
+            numbers.clear();
+            // Tokens and positions are far below 2^31; a kernel refuses what is not.
+            numbers.extend(from.map(|n| n as i32));
+            to.write_i32(backend, numbers)
+        };
+        write(&self.ids, &mut ids.iter().map(|id| *id as usize))?;
+        let positions = lengths.iter().flat_map(|len| *len..len + tokens);
+        write(&self.positions, &mut { positions })?;
+        write(&self.at, &mut lengths.iter().copied())?;
+        write(&self.lengths, &mut lengths.iter().map(|len| len + tokens))?;
+        self.ready.run(&[])?;
+        if self.host.is_empty() {
+            return Ok(());
+        }
+        self.logits.read_f32_at(backend, 0, &mut self.host)?;
+        if self.host.iter().all(|x| x.is_finite()) {
+            return Ok(());
+        }
+        Err(Error::Device(format!(
+            "the language model gave numbers that are not finite at position {}: its weights are \
+             damaged, or the device is faulty",
+            lengths[0] + tokens
+        )))
+    }
+}
+
+fn stop_if_cancelled(watch: &dyn Watch) -> Result<()> {
+    match watch.cancelled() {
+        true => Err(Error::Cancelled),
+        false => Ok(()),
+    }
+}
