@@ -165,7 +165,7 @@ fn capabilities_to_come_fail_unless_they_are_excused() {
     let tree = copy_of(&["pack_sequences.safetensors"]);
     let stages = tree.path().join("stages");
     std::fs::create_dir_all(stages.join("lm")).expect("made");
-    std::fs::write(stages.join("lm/lm_forward.safetensors"), b"").expect("written");
+    std::fs::write(stages.join("lm/sampling.safetensors"), b"").expect("written");
     std::fs::write(tree.path().join("training_lora.safetensors"), b"").expect("written");
     let mut options = options(tree.path());
     let (totals, _) = run(&options);

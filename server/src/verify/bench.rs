@@ -5,6 +5,7 @@ use super::golden::Golden;
 use super::report::{Kind, Reporter};
 use engine::backend::{Backend, HostData, HostVec, Outputs, Weights, run_once};
 use engine::program::{Math, Program};
+use engine::song::language_model::LanguageModel;
 use engine::song::loaded::{LoadedDit, LoadedText, LoadedVae};
 use engine::weights::Checkpoints;
 use engine::{Error, Result};
@@ -22,6 +23,7 @@ pub struct Bench {
     pub math: Math,
     root: PathBuf,
     text: RefCell<Option<Rc<LoadedText>>>,
+    lm: RefCell<Option<Rc<LanguageModel>>>,
     dits: RefCell<HashMap<String, Rc<LoadedDit>>>,
     vaes: RefCell<HashMap<String, Rc<LoadedVae>>>,
 }
@@ -34,6 +36,7 @@ impl Bench {
             math,
             root: root.to_path_buf(),
             text: RefCell::default(),
+            lm: RefCell::default(),
             dits: RefCell::default(),
             vaes: RefCell::default(),
         }
@@ -64,6 +67,18 @@ impl Bench {
         let text = Rc::new(LoadedText::open(&tree, self.math)?);
         *self.text.borrow_mut() = Some(text.clone());
         Ok(text)
+    }
+
+    /// The language model.
+    pub fn language_model(&self) -> Result<Rc<LanguageModel>> {
+        if let Some(lm) = &*self.lm.borrow() {
+            return Ok(lm.clone());
+        }
+        let tree = Checkpoints::open(&self.checkpoints())?;
+        let lm = LanguageModel::open(&tree, None, self.backend.clone(), self.math)?;
+        let lm = Rc::new(lm);
+        *self.lm.borrow_mut() = Some(lm.clone());
+        Ok(lm)
     }
 
     /// Directory name of the diffusion model that the folder `model` of the stages is about:

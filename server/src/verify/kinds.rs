@@ -41,6 +41,10 @@ pub enum Stage {
         /// Directory of the autoencoder.
         vae: String,
     },
+    /// A prompt of the language model and its continuation.
+    LmPrompt,
+    /// A guided pair of rows of the language model.
+    LmPair,
     /// A request to audio.
     EndToEnd,
     /// Inputs of other files.
@@ -94,7 +98,11 @@ pub fn classify(path: &str) -> Option<Stage> {
     let stem = file.strip_suffix(".safetensors")?;
     match folder {
         "" => top(stem),
-        "lm" => Some(Stage::NotBuilt(LANGUAGE_MODEL)),
+        "lm" => Some(match stem {
+            "lm_forward" => Stage::LmPrompt,
+            "lm_cfg_pair" => Stage::LmPair,
+            _ => Stage::NotBuilt(LANGUAGE_MODEL),
+        }),
         "vae" => vae(stem),
         "e2e" if stem == "source_audio" => Some(Stage::Inputs),
         "e2e" => Some(Stage::EndToEnd),

@@ -11,6 +11,7 @@ mod golden;
 mod guidance;
 mod host;
 mod kinds;
+mod language_model;
 mod report;
 mod sampler;
 mod song;
@@ -119,6 +120,8 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
         Stage::VaeDecode { vae: name } => vae::decode(b, &g, r, &*b.vae(name)?),
         Stage::VaeTiled { vae: name } => vae::tiled(b, &g, r, &*b.vae(name)?),
         Stage::VaeWeightNorm { vae: name } => vae::weight_norm(b, &g, r, &*b.vae(name)?),
+        Stage::LmPrompt => language_model::prompt(b, &g, r),
+        Stage::LmPair => language_model::guided_pair(b, &g, r),
         Stage::EndToEnd => song::end_to_end(b, &g, r),
         Stage::Model { model, stage } => compare_model(b, &g, r, model, *stage),
         Stage::Inputs => {

@@ -19,6 +19,8 @@ pub enum Kind {
     Guided,
     /// Guided trajectories with fresh noise at every step.
     GuidedSde,
+    /// Logits of the language model.
+    Logits,
     /// Audio of the VAE and what leads to it.
     Vae,
     /// Latents of a whole song, without guidance.
@@ -68,6 +70,7 @@ impl Kind {
             (Kind::Velocity | Kind::Trajectory, Math::F32) => within(3e-5, 3e-4),
             (Kind::Guided, Math::F32) => within(1e-4, 2e-3),
             (Kind::GuidedSde, Math::F32) => within(3e-4, 5e-3),
+            (Kind::Logits, Math::F32) => within(1e-5, 2e-4),
             (Kind::Vae, Math::F32) => within(2e-5, 1e-4),
             (Kind::Song, Math::F32) => within(1e-4, 1e-3),
             (Kind::GuidedSong, Math::F32) => within(3e-4, 3e-3),
@@ -76,6 +79,7 @@ impl Kind {
             (Kind::Trajectory, Math::Bf16) => relative(2e-2),
             (Kind::Guided, Math::Bf16) => relative(1e-1),
             (Kind::GuidedSde, Math::Bf16) => Limit::None,
+            (Kind::Logits, Math::Bf16) => relative(4e-2),
             (Kind::Vae, Math::Bf16) => relative(8e-2),
             (Kind::Song, Math::Bf16) => relative(6e-2),
             (Kind::GuidedSong, Math::Bf16) => relative(1e-1),
