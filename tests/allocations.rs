@@ -1,10 +1,16 @@
-//! A run allocates nothing: the second run of every operation, and of a transformer layer, is
-//! watched by a counting allocator.
+//! A run allocates nothing: the second run of every operation, of a transformer layer, and the
+//! tokens of the language model are watched by a counting allocator.
 
 use engine::backend::cpu::CpuBackend;
-use engine::backend::{NoWeights, Ready, Region, prepare};
+use engine::backend::{Backend, NoWeights, Ready, Region, prepare};
+use engine::models::language_model::Head;
 use engine::program::{Builder, DType, Mask, Math, Op, Program, Val};
+use engine::song::NoWatch;
+use engine::song::language_model::LanguageModel;
+use engine::weights::Checkpoints;
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use tests::conformance::conformance;
 use tests::random::Random;
@@ -134,4 +140,26 @@ fn runs_allocate_nothing() {
                 .all(|x| x.is_finite())
         );
     }
+    tokens_allocate_nothing();
+}
+
+/// Two rows of the language model, token by token, behind a prompt.
+fn tokens_allocate_nothing() {
+    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
+    let tree = Checkpoints::open(&tree).expect("there is a tree");
+    let backend = CpuBackend::new(2, None).expect("the processor opens");
+    let backend = Arc::new(backend) as Arc<dyn Backend>;
+    let lm = LanguageModel::open(&tree, None, backend, Math::Bf16).expect("the model opens");
+    let mut session = lm.session(2, 64).expect("memory");
+    for row in 0..2 {
+        let fed = session.feed(row, &[1, 2, 3][row..], Head::None, &NoWatch);
+        fed.expect("is read");
+    }
+    session.step(0, &[4, 5], Head::Full).expect("steps");
+    let before = ALLOCATIONS.load(SeqCst);
+    for token in 0..20 {
+        session.step(0, &[token, 7], Head::Full).expect("steps");
+    }
+    let n = ALLOCATIONS.load(SeqCst) - before;
+    assert_eq!(n, 0, "20 tokens allocate {n} times");
 }

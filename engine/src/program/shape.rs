@@ -167,20 +167,7 @@ impl Op {
                 exact(ins[1], &[ins[1].0[0], ins[0].0[1]], "pattern")?;
                 Ok(vec![ins[0].0[0], ins[1].0[0], ins[0].0[1]])
             }
-            Op::WriteRows => {
-                arity(ins, 3..=3)?;
-                let (cache, rows) = (ins[0].0, ins[1].0);
-                let fits = cache.len() > 1
-                    && cache.len() == rows.len()
-                    && cache[0] == rows[0]
-                    && cache[1] >= rows[1]
-                    && cache[2..] == rows[2..];
-                if !fits {
-                    return fail(format!("rows {rows:?} do not fit into {cache:?}"));
-                }
-                exact(ins[2], &[cache[0]], "at")?;
-                Ok(cache.to_vec())
-            }
+            Op::WriteRows => write_rows_shape(ins),
             _ => {
                 arity(ins, 2..=2)?;
                 rank(ins[1], 2, "table")?;
@@ -391,6 +378,21 @@ fn conv_len(t: usize, k: usize, dilation: usize, stride: usize, pad: usize) -> u
     } else {
         (padded - span) / stride + 1
     }
+}
+
+fn write_rows_shape(ins: &[Typed]) -> Result<Vec<usize>, String> {
+    arity(ins, 3..=3)?;
+    let (cache, rows) = (ins[0].0, ins[1].0);
+    let fits = cache.len() > 1
+        && cache.len() == rows.len()
+        && cache[0] == rows[0]
+        && cache[1] >= rows[1]
+        && cache[2..] == rows[2..];
+    if !fits {
+        return fail(format!("rows {rows:?} do not fit into {cache:?}"));
+    }
+    exact(ins[2], &[cache[0]], "at")?;
+    Ok(cache.to_vec())
 }
 
 fn attention_shape(mask: &Mask, ins: &[Typed]) -> Result<Vec<usize>, String> {
