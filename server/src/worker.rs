@@ -52,6 +52,8 @@ impl Worker {
             return self.app.fail(id, reason);
         }
         if let Err(error) = self.ready(Some(id)) {
+            // Failed jobs count, loading does not.
+            self.app.averages.add(0.0);
             return self.app.fail(id, &error.to_string());
         }
         let started = Instant::now();
