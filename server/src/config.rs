@@ -85,15 +85,7 @@ impl Config {
             .or_else(|| env.text("ACESTEP_CHECKPOINTS_DIR").map(PathBuf::from))
             .or(parent)
             .unwrap_or_else(|| "checkpoints".into());
-        let data = flags
-            .data
-            .clone()
-            .or_else(|| env.text("ACESTEP_DATA_DIR").map(PathBuf::from));
-        let tmp_dir = match (env.text("ACESTEP_TMPDIR"), data) {
-            (Some(dir), _) => dir.into(),
-            (None, Some(data)) => data.join("tmp"),
-            (None, None) => ".cache/acestep/tmp".into(),
-        };
+        let tmp_dir = tmp_dir(flags, env);
         let key = flags.api_key.as_deref().or(env.text("ACESTEP_API_KEY"));
         let port = flags
             .port
@@ -107,8 +99,11 @@ impl Config {
                 "ACESTEP_AVG_JOB_SECONDS must be a number of seconds, got {avg_job_seconds}"
             )));
         }
-        // Read so that a typing error is found at start; one song computes at a time.
+        // Accepted, and read so that a typing error is found at start: one song computes at a
+        // time, and no job is cut off for its length.
         env.parsed::<usize>("ACESTEP_QUEUE_WORKERS", COUNT)?;
+        env.parsed::<u64>("ACESTEP_GENERATION_TIMEOUT", "a whole number of seconds")?;
+        known_switch(env, "ACESTEP_USE_FLASH_ATTENTION")?;
         Ok(Config {
             host: flags
                 .host
@@ -160,6 +155,36 @@ impl Config {
     /// Where result files go.
     pub fn audio_dir(&self) -> PathBuf {
         self.tmp_dir.join("api_audio")
+    }
+}
+
+/// Refuses a text that is neither on nor off where a switch has no effect, so that nobody takes
+/// a typing error for the reason.
+fn known_switch(env: &Env, name: &str) -> Result<()> {
+    let Some(text) = env.text(name) else {
+        return Ok(());
+    };
+    let off = ["0", "false", "no", "n", "off"];
+    if env.switch(name) == Some(true) || off.contains(&text.to_lowercase().as_str()) {
+        return Ok(());
+    }
+    Err(Error::Request(format!(
+        "{name} must be true or false, got \"{text}\"; correct it or unset it"
+    )))
+}
+
+/// The flag beats both variables; of these the narrower one counts.
+fn tmp_dir(flags: &Flags, env: &Env) -> PathBuf {
+    let within = |data: &Path| data.join("tmp");
+    match (
+        &flags.data,
+        env.text("ACESTEP_TMPDIR"),
+        env.text("ACESTEP_DATA_DIR"),
+    ) {
+        (Some(data), _, _) => within(data),
+        (None, Some(dir), _) => dir.into(),
+        (None, None, Some(data)) => within(data.as_ref()),
+        (None, None, None) => ".cache/acestep/tmp".into(),
     }
 }
 
@@ -273,6 +298,7 @@ mod tests {
         let env = Env::of(&[
             ("ACESTEP_CHECKPOINTS_DIR", "/x"),
             ("ACESTEP_DATA_DIR", "/x"),
+            ("ACESTEP_TMPDIR", "/y"),
             ("ACESTEP_API_HOST", "x"),
             ("ACESTEP_API_PORT", "not a number"),
             ("ACESTEP_API_KEY", "x"),
@@ -289,11 +315,19 @@ mod tests {
     }
 
     #[test]
+    fn of_two_variables_the_temporary_folder_counts() {
+        let c = with(&[("ACESTEP_DATA_DIR", "/x"), ("ACESTEP_TMPDIR", "/y")]);
+        assert_eq!(c.tmp_dir, Path::new("/y"));
+    }
+
+    #[test]
     fn numbers_that_do_not_parse_end_the_start() {
         for name in [
             "ACESTEP_API_PORT",
             "ACESTEP_QUEUE_MAXSIZE",
             "ACESTEP_QUEUE_WORKERS",
+            "ACESTEP_GENERATION_TIMEOUT",
+            "ACESTEP_USE_FLASH_ATTENTION",
             "ACESTEP_AVG_JOB_SECONDS",
             "ACESTEP_AVG_WINDOW",
             "ACESTEP_API_WORKERS",
