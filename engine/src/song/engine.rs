@@ -9,6 +9,7 @@ use crate::sample::denoise::{Condition, Job, Network, denoise};
 use crate::sample::noise::{NoiseKind, Stream};
 use crate::sample::schedule;
 use crate::song::loaded::{LoadedDit, LoadedText, LoadedVae};
+use crate::song::progress::Part;
 use crate::song::request::{Method, Song, SongItem, SongRequest, StageTimes};
 use crate::song::{Stage, Watch};
 use crate::text::prompt;
@@ -200,10 +201,11 @@ impl Engine {
         let start = Instant::now();
         let mut items = Vec::new();
         let per_item = latents.len() / request.seeds.len();
-        for (seed, latents) in request.seeds.iter().zip(latents.chunks_exact(per_item)) {
-            let pcm = self.render(request, latents, watch)?;
+        for (index, latents) in latents.chunks_exact(per_item).enumerate() {
+            let of = request.seeds.len();
+            let pcm = self.render(request, latents, &Part { watch, index, of })?;
             items.push(SongItem {
-                seed: *seed,
+                seed: request.seeds[index],
                 pcm,
                 latents: latents.to_vec(),
             });
@@ -332,7 +334,7 @@ impl Engine {
             Ok(())
         };
         let latents = denoise(net, &job, watch, Some(&mut count))?;
-        times.evaluations = evaluations;
+        (times.steps, times.evaluations) = (steps, evaluations);
         Ok(latents)
     }
 

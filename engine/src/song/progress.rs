@@ -36,6 +36,27 @@ pub trait Watch {
     fn cancelled(&self) -> bool;
 }
 
+/// Watches one part of equally long parts, so that the whole never seems to fall back.
+pub(crate) struct Part<'a> {
+    /// Watches the whole.
+    pub watch: &'a dyn Watch,
+    /// This part's number from 0.
+    pub index: usize,
+    /// Number of parts.
+    pub of: usize,
+}
+
+impl Watch for Part<'_> {
+    fn progress(&self, stage: Stage, done: usize, total: usize) {
+        self.watch
+            .progress(stage, self.index * total + done, self.of * total);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.watch.cancelled()
+    }
+}
+
 /// Watches nothing.
 pub struct NoWatch;
 
@@ -44,5 +65,40 @@ impl Watch for NoWatch {
 
     fn cancelled(&self) -> bool {
         false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::RefCell;
+
+    #[derive(Default)]
+    struct Seen(RefCell<Vec<(usize, usize)>>);
+
+    impl Watch for Seen {
+        fn progress(&self, _: Stage, done: usize, total: usize) {
+            self.0.borrow_mut().push((done, total));
+        }
+
+        fn cancelled(&self) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn parts_add_up() {
+        let seen = Seen::default();
+        for index in 0..2 {
+            let part = Part {
+                watch: &seen,
+                index,
+                of: 2,
+            };
+            assert!(part.cancelled());
+            (1..=3).for_each(|done| part.progress(Stage::Decode, done, 3));
+        }
+        let expected: Vec<_> = (1..=6).map(|done| (done, 6)).collect();
+        assert_eq!(seen.0.into_inner(), expected);
     }
 }

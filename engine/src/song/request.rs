@@ -143,6 +143,8 @@ pub struct StageTimes {
     pub condition_s: f64,
     /// All denoising steps.
     pub diffuse_s: f64,
+    /// Denoising steps that ran; a list of times has its own number of them.
+    pub steps: usize,
     /// Number of evaluations of the network.
     pub evaluations: usize,
     /// VAE.

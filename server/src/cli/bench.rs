@@ -5,6 +5,8 @@
 
 use super::Outcome;
 use super::device::DeviceArgs;
+use super::model::checkpoints_dir;
+use crate::env::Env;
 use engine::backend::{Backend, Region, prepare};
 use engine::models::dit::{self, TimeFrom, VelocityShape};
 use engine::program::{DType, Math};
@@ -19,14 +21,10 @@ use std::time::Instant;
 /// Flags of `bench`.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Directory with the model folders (`acestep checkpoint random` makes full-size ones)
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "ACESTEP_CHECKPOINTS_DIR",
-        default_value = "checkpoints"
-    )]
-    pub checkpoints: PathBuf,
+    /// Directory with the model folders; `acestep checkpoint random` makes full-size ones
+    /// [default: $ACESTEP_CHECKPOINTS_DIR or ./checkpoints]
+    #[arg(long, value_name = "DIR")]
+    pub checkpoints: Option<PathBuf>,
     /// Model to measure [default: the turbo model, else the first there is]
     #[arg(long, value_name = "NAME")]
     pub model: Option<String>,
@@ -122,9 +120,10 @@ struct Report {
 
 /// Measures the stages and prints a table, or JSON.
 pub fn run(args: Args) -> Result<Outcome> {
-    let device = args.device.open()?;
+    let env = Env::of_process();
+    let device = args.device.open_with(&env)?;
     let (backend, math) = (&*device.backend, device.math);
-    let tree = Checkpoints::open(&args.checkpoints)?;
+    let tree = Checkpoints::open(&checkpoints_dir(args.checkpoints.clone(), &env))?;
     let model = tree.dit(args.model.as_deref())?.clone();
     let frames = frames_of(Some(args.duration));
     let mut rows = Vec::new();

@@ -6,6 +6,7 @@ use engine::backend::Backend;
 use engine::backend::cpu::{CpuBackend, Level};
 use engine::program::Math;
 use engine::{Error, Result};
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 /// Arithmetic of the products; see [`engine::program::Math`].
@@ -74,9 +75,9 @@ pub struct DeviceArgs {
     /// verify]
     #[arg(long, value_name = "DTYPE")]
     pub dtype: Option<DtypeFlag>,
-    /// Threads of the CPU backend [default: all cores]
-    #[arg(long, value_name = "N", env = "ACESTEP_THREADS")]
-    pub threads: Option<std::num::NonZeroUsize>,
+    /// Threads of the CPU backend [default: $ACESTEP_THREADS or all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<NonZeroUsize>,
     /// Highest instruction set of the CPU backend: portable, avx2, avx512, avx512bf16 [default:
     /// what the processor has]
     #[arg(long, value_name = "LEVEL")]
@@ -106,7 +107,7 @@ impl DeviceArgs {
             DeviceKind::Wgpu(index) => shaders::open(index)?,
             DeviceKind::Auto | DeviceKind::Cpu => {
                 let threads = self
-                    .threads
+                    .threads(env)?
                     .map_or_else(CpuBackend::default_threads, usize::from);
                 Arc::new(CpuBackend::new(threads, self.cpu_level)?)
             }
@@ -126,13 +127,24 @@ impl DeviceArgs {
             (None, Some(name)) => (name, "ACESTEP_DEVICE"),
             (None, None) => ("auto", "--backend"),
         };
-        if self.threads.is_some_and(|n| n.get() > MAX_THREADS) {
-            return Err(Error::Request(format!(
-                "--threads must be at most {MAX_THREADS}"
-            )));
-        }
+        self.threads(env)?;
         name.parse()
             .map_err(|why| Error::Request(format!("{from} {name} is not a device: {why}")))
+    }
+
+    /// Number of threads by the flag, else by the variable.
+    fn threads(&self, env: &Env) -> Result<Option<NonZeroUsize>> {
+        const NAME: &str = "ACESTEP_THREADS";
+        let (threads, from) = match self.threads {
+            Some(threads) => (Some(threads), "--threads"),
+            None => (env.parsed(NAME, "a whole number of at least 1")?, NAME),
+        };
+        if threads.is_some_and(|n: NonZeroUsize| n.get() > MAX_THREADS) {
+            return Err(Error::Request(format!(
+                "{from} must be at most {MAX_THREADS}"
+            )));
+        }
+        Ok(threads)
     }
 }
 
@@ -157,6 +169,21 @@ mod tests {
                 .is_err_and(|e| e.to_string().contains("ACESTEP_DEVICE tpu"))
         );
         assert_eq!(none.check(&Env::default()), Ok(DeviceKind::Auto));
+    }
+
+    #[test]
+    fn threads_by_flag_or_variable() {
+        let env = Env::of(&[("ACESTEP_THREADS", "3")]);
+        let mut args = DeviceArgs::default();
+        assert_eq!(args.threads(&env), Ok(NonZeroUsize::new(3)));
+        args.threads = NonZeroUsize::new(2);
+        assert_eq!(args.threads(&env), Ok(NonZeroUsize::new(2)));
+        args.threads = None;
+        assert_eq!(args.threads(&Env::default()), Ok(None));
+        for wrong in ["0", "x", "99999"] {
+            let refused = args.check(&Env::of(&[("ACESTEP_THREADS", wrong)]));
+            assert!(refused.is_err_and(|e| e.to_string().contains("ACESTEP_THREADS")));
+        }
     }
 
     #[test]

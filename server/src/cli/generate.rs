@@ -2,7 +2,7 @@
 
 use super::Outcome;
 use super::device::DeviceArgs;
-use super::model::{demo_dir, noise, print_line};
+use super::model::{checkpoints_dir, demo_dir, noise, print_line};
 use crate::coerce::Seed;
 use crate::env::Env;
 use crate::fields::RawRequest;
@@ -53,6 +53,9 @@ pub struct Args {
     /// Descending times separated by commas instead of steps and shift
     #[arg(long, value_name = "LIST")]
     pub timesteps: Option<String>,
+    /// Leave out the wavelet correction
+    #[arg(long)]
+    pub no_dcw: bool,
     /// Number of songs, 1 to 8
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub batch_size: i64,
@@ -148,11 +151,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let checkpoints = if args.demo {
         demo_dir(args.checkpoints.clone())?
     } else {
-        let variable = env.text("ACESTEP_CHECKPOINTS_DIR").map(PathBuf::from);
-        args.checkpoints
-            .clone()
-            .or(variable)
-            .unwrap_or_else(|| "checkpoints".into())
+        checkpoints_dir(args.checkpoints.clone(), &env)
     };
     let tree = Checkpoints::open(&checkpoints)?;
     let model = tree.dit(args.model.as_deref())?;
@@ -221,6 +220,7 @@ fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
         key_scale: args.key.clone(),
         time_signature: args.time_signature.clone(),
         vocal_language: args.language.clone(),
+        dcw_enabled: args.no_dcw.then_some(false),
         ..RawRequest::default()
     })
 }
@@ -321,7 +321,7 @@ fn report(
         "model": resolved.song.model,
         "device": device,
         "sample_rate": song.sample_rate,
-        "steps": resolved.song.sampling.steps,
+        "steps": song.times.steps,
         "shift": resolved.song.sampling.shift,
         "times": song.times,
         "total_s": seconds,
@@ -387,6 +387,21 @@ impl Watch for Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_wavelet_correction_can_be_left_out() {
+        use clap::Parser;
+        for (flags, on) in [(&[][..], true), (&["--no-dcw"][..], false)] {
+            let command = ["acestep", "generate", "--prompt", "x"];
+            let cli = crate::cli::Cli::try_parse_from(command.iter().chain(flags))
+                .unwrap_or_else(|e| panic!("{e}"));
+            let crate::cli::Command::Generate(args) = cli.command else {
+                panic!("another command");
+            };
+            let raw = raw(&args, FormatFlag::Wav).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(raw.dcw_enabled(), on);
+        }
+    }
 
     #[test]
     fn names_of_several_songs() {

@@ -14,6 +14,7 @@ mod model;
 pub mod serve;
 pub mod verify;
 
+use crate::env::Env;
 use clap::{Parser, Subcommand};
 use engine::Error;
 use std::process::ExitCode;
@@ -89,9 +90,11 @@ pub fn exit_status(error: &Error) -> u8 {
 /// else `ACESTEP_API_LOG_LEVEL`, else `info`.
 fn start_logging() {
     use tracing_subscriber::EnvFilter;
-    let text = std::env::var("RUST_LOG")
-        .or_else(|_| std::env::var("ACESTEP_API_LOG_LEVEL"))
-        .unwrap_or_else(|_| "info".into());
+    let env = Env::of_process();
+    let text = env
+        .text("RUST_LOG")
+        .or(env.text("ACESTEP_API_LOG_LEVEL"))
+        .unwrap_or("info");
     let filter = EnvFilter::try_new(text).unwrap_or_else(|_| EnvFilter::new("info"));
     // A second call in one process (tests) keeps the first subscriber.
     let _ = tracing_subscriber::fmt()

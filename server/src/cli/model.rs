@@ -1,4 +1,4 @@
-//! What `serve` and `generate` share: the demonstration tree, the kind of noise, output.
+//! What subcommands share: where checkpoints are, the kind of noise, output.
 
 use crate::env::Env;
 use engine::Result;
@@ -14,6 +14,14 @@ pub fn demo_dir(named: Option<PathBuf>) -> Result<PathBuf> {
     let dir = named.unwrap_or_else(|| DEMO_DIR.into());
     engine::weights::demo::demo(&dir)?;
     Ok(dir)
+}
+
+/// Directory with the model folders: the flag, else the variable, else `checkpoints`.
+pub fn checkpoints_dir(named: Option<PathBuf>, env: &Env) -> PathBuf {
+    let variable = || env.text("ACESTEP_CHECKPOINTS_DIR").map(PathBuf::from);
+    named
+        .or_else(variable)
+        .unwrap_or_else(|| "checkpoints".into())
 }
 
 /// How a seed becomes noise.

@@ -21,7 +21,8 @@ pub struct Args {
     /// Directory with the model folders [default: $ACESTEP_CHECKPOINTS_DIR or ./checkpoints]
     #[arg(long, value_name = "DIR")]
     pub checkpoints: Option<PathBuf>,
-    /// Directory for results and temporary files [default: $ACESTEP_DATA_DIR or .cache/acestep]
+    /// Directory for results and temporary files [default: $ACESTEP_TMPDIR,
+    /// $ACESTEP_DATA_DIR or .cache/acestep]
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
     /// Address to listen on [default: $ACESTEP_API_HOST or 127.0.0.1]
@@ -105,7 +106,10 @@ pub fn run(args: Args) -> Result<Outcome> {
 /// yet is worth a warning.
 fn prefer_what_is_there(config: &mut Config, env: &Env) {
     match Checkpoints::open(&config.checkpoints) {
-        Err(error) => tracing::warn!("{error}; jobs will fail until it is there"),
+        Err(error) => tracing::warn!(
+            "{error}; a job that finds nothing fails, and so do all after it: put it there before \
+             the first job, or restart the server then"
+        ),
         Ok(tree) => {
             if env.text("ACESTEP_CONFIG_PATH").is_none()
                 && let Ok(model) = tree.dit(None)
