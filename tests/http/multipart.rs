@@ -106,7 +106,7 @@ fn broken_forms() {
     let long = vec![b'x'; (1 << 20) + 1];
     let answer = post(&fake, "/release_task", &body(&[("lyrics", None, &long)]));
     assert_eq!(answer.detail(), "Part exceeded maximum size of 1024KB.");
-    let much = body(&[("lyrics", None, &long[1..])]);
+    let much = body(&[("lm_negative_prompt", None, &long[1..])]);
     assert_eq!(post(&fake, "/release_task", &much).status, 200);
 }
 

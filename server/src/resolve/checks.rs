@@ -100,6 +100,23 @@ pub fn flag(name: &str) -> String {
     format!("--{}", short.replace('_', "-"))
 }
 
+/// Characters that a text which is kept may have; no song has more to say.
+pub const TEXT_LIMIT: usize = 100_000;
+
+/// The text, if there is one, must not be longer than [`TEXT_LIMIT`].
+pub fn length(caller: Caller, name: &str, text: Option<&str>) -> Result<(), Refusal> {
+    if text.is_none_or(|t| t.len() <= TEXT_LIMIT || t.chars().nth(TEXT_LIMIT).is_none()) {
+        return Ok(());
+    }
+    let name = match caller {
+        Caller::Http => name.to_owned(),
+        Caller::CommandLine => flag(name),
+    };
+    Err(Refusal(format!(
+        "{name} must have at most {TEXT_LIMIT} characters; shorten it"
+    )))
+}
+
 /// The text must be one of the field's choices.
 pub fn choice(name: &str, value: &str) -> Result<(), Refusal> {
     let choices = field(name).choices;

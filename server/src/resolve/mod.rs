@@ -73,6 +73,7 @@ pub fn resolve(
     random: &mut dyn FnMut() -> u32,
 ) -> Result<Resolved, Refusal> {
     let mut checks = Checks::new(caller);
+    refuse_long_texts(raw, caller)?;
     refuse_wrong_choices(raw)?;
     refuse_missing_capabilities(raw)?;
     let format = format(raw, &mut checks)?;
@@ -123,6 +124,15 @@ pub fn resolve(
         notes: checks.notes,
         impossible: impossible(raw),
     })
+}
+
+/// Texts that jobs keep until they are forgotten, and that come back in every answer.
+fn refuse_long_texts(raw: &RawRequest, caller: Caller) -> Result<(), Refusal> {
+    checks::length(caller, "prompt", raw.prompt.as_deref())?;
+    checks::length(caller, "lyrics", raw.lyrics.as_deref())?;
+    checks::length(caller, "instruction", raw.instruction.as_deref())?;
+    checks::length(caller, "key_scale", raw.key_scale.as_deref())?;
+    checks::length(caller, "time_signature", raw.time_signature.as_deref())
 }
 
 /// Texts that must be one of a list, and the one range that refuses.

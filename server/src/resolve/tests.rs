@@ -331,3 +331,22 @@ fn levels_and_fades() {
         None
     );
 }
+
+#[test]
+fn texts_that_are_kept_have_a_limit() {
+    for name in [
+        "prompt",
+        "lyrics",
+        "instruction",
+        "key_scale",
+        "time_signature",
+    ] {
+        let longest = "é".repeat(checks::TEXT_LIMIT);
+        assert!(http(true, json!({ name: longest })).is_ok(), "{name}");
+        let body = json!({ name: longest + "x" });
+        let refusal = http(true, body.clone()).unwrap_err();
+        assert!(refusal.0.starts_with(name), "{refusal}");
+        let refusal = cli(true, body).unwrap_err();
+        assert!(refusal.0.starts_with(&checks::flag(name)), "{refusal}");
+    }
+}
