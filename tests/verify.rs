@@ -93,6 +93,14 @@ fn every_stage_passes_in_bf16() {
 }
 
 #[test]
+fn a_filter_that_fits_nothing_is_refused() {
+    let mut filtered = options(&goldens());
+    filtered.filter = Some("no such file".into());
+    let refusal = verify(&filtered, &mut |_: &Line| {});
+    assert!(matches!(refusal, Err(engine::Error::Request(_))), "{refusal:?}");
+}
+
+#[test]
 fn a_filter_chooses_files() {
     let mut filtered = options(&goldens());
     filtered.filter = Some("xl/lyric".into());

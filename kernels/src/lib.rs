@@ -1,7 +1,6 @@
 //! The CUDA backend: NVIDIA cards through the driver alone.
 //!
-//! This build carries no CUDA kernels yet; [`open`] says so, and every program runs on the CPU
-//! backend.
+//! This build carries no CUDA kernels yet; [`open`] says so.
 
 use engine::backend::Backend;
 use engine::{Error, Result};

@@ -1,7 +1,6 @@
 //! The WebGPU backend: any GPU through Vulkan, Metal or DX12.
 //!
-//! This build carries no WGSL shaders yet; [`open`] says so, and every program runs on the CPU
-//! backend.
+//! This build carries no WGSL shaders yet; [`open`] says so.
 
 use engine::backend::Backend;
 use engine::{Error, Result};

@@ -51,7 +51,20 @@ pub fn check(root: &Path) -> io::Result<Vec<String>> {
             check_file(&name, &text, &mut faults);
         }
     }
+    links(root, &mut faults)?;
     Ok(faults)
+}
+
+/// Relative links of the README lead somewhere.
+fn links(root: &Path, faults: &mut Vec<String>) -> io::Result<()> {
+    let text = fs::read_to_string(root.join("README.md"))?;
+    for part in text.split("](").skip(1) {
+        let target = part.split(')').next().unwrap_or("");
+        if !target.contains("://") && !root.join(target).exists() {
+            faults.push(format!("README.md: {target} does not exist"));
+        }
+    }
+    Ok(())
 }
 
 fn sources(dir: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {

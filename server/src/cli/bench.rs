@@ -5,7 +5,7 @@
 
 use super::Outcome;
 use super::device::DeviceArgs;
-use super::model::checkpoints_dir;
+use super::model::{checkpoints_dir, print_line};
 use crate::env::Env;
 use engine::backend::{Backend, Region, prepare};
 use engine::models::dit::{self, TimeFrom, VelocityShape};
@@ -14,6 +14,7 @@ use engine::song::loaded::{LoadedDit, LoadedText, LoadedVae};
 use engine::song::{NoWatch, engine::frames_of};
 use engine::weights::Checkpoints;
 use engine::{Error, Result};
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::time::Instant;
@@ -97,6 +98,8 @@ fn repeats(text: &str) -> std::result::Result<usize, String> {
 struct Row {
     component: &'static str,
     /// Median of one call.
+    seconds: f64,
+    /// The same in milliseconds.
     ms: f64,
     min_ms: f64,
     max_ms: f64,
@@ -157,25 +160,40 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 fn print(report: &Report, json: bool) -> Result<()> {
     if json {
-        let text = serde_json::to_string(report).map_err(|e| Error::Bug(e.to_string()))?;
-        println!("{text}");
+        print_line(&serde_json::to_string(report).map_err(|e| Error::Bug(e.to_string()))?);
         return Ok(());
     }
-    println!(
+    print_line(&format!(
         "{} on {}, {} products, {} s ({} frames)",
         report.model, report.device, report.dtype, report.duration_s, report.frames
-    );
-    println!(
-        "{:10} {:>11} {:>11} {:>11} {:>11} {:>9}  note",
-        "stage", "ms", "min", "max", "cpu ms", "peak MB"
-    );
+    ));
+    print_line(&format!(
+        "{:10} {:>10} {:>10} {:>10} {:>10} {:>9}  note",
+        "stage", "seconds", "min", "max", "cpu s", "peak MB"
+    ));
     for r in &report.rows {
-        println!(
-            "{:10} {:11.1} {:11.1} {:11.1} {:11.0} {:9.0}  {}",
-            r.component, r.ms, r.min_ms, r.max_ms, r.cpu_ms, r.peak_mb, r.note
-        );
+        print_line(&format!(
+            "{:10} {:10.4} {:10.4} {:10.4} {:10.2} {:9.0}  {}",
+            r.component,
+            r.seconds,
+            r.min_ms / 1e3,
+            r.max_ms / 1e3,
+            r.cpu_ms / 1e3,
+            r.peak_mb,
+            r.note
+        ));
     }
     Ok(())
+}
+
+/// A bar over the timed calls, hidden where nobody watches.
+fn bar(component: &'static str, repeat: usize) -> ProgressBar {
+    let bar = ProgressBar::new(repeat as u64 + 1);
+    if let Ok(style) = ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len}") {
+        bar.set_style(style);
+    }
+    bar.set_message(component);
+    bar
 }
 
 fn clock(
@@ -184,18 +202,23 @@ fn clock(
     note: String,
     mut call: impl FnMut() -> Result<()>,
 ) -> Result<Row> {
+    let bar = bar(component, repeat);
     call()?;
+    bar.inc(1);
     let (mut ms, mut cpu) = (Vec::with_capacity(repeat), Vec::with_capacity(repeat));
     for _ in 0..repeat {
         let (start, before) = (Instant::now(), cpu_ms());
         call()?;
         ms.push(start.elapsed().as_secs_f64() * 1e3);
         cpu.push(cpu_ms() - before);
+        bar.inc(1);
     }
+    bar.finish_and_clear();
     ms.sort_by(f64::total_cmp);
     cpu.sort_by(f64::total_cmp);
     Ok(Row {
         component,
+        seconds: ms[ms.len() / 2] / 1e3,
         ms: ms[ms.len() / 2],
         min_ms: ms[0],
         max_ms: ms[ms.len() - 1],

@@ -60,6 +60,17 @@ pub fn verify(options: &Options, sink: &mut dyn FnMut(&Line)) -> Result<Totals> 
             .as_ref()
             .is_none_or(|f| path.contains(f.as_str()))
     };
+    let faulty = files.faults.iter().map(|(path, _)| path);
+    let mut paths = faulty.chain(&files.stages).chain(&files.training);
+    if !paths.any(|p| wanted(p)) {
+        return Err(Error::Request(match &options.filter {
+            Some(f) => format!(
+                "no file of {} has {f:?} in its path: nothing would be compared",
+                options.goldens.display()
+            ),
+            None => format!("{} holds no golden file", options.goldens.display()),
+        }));
+    }
     for fault in &files.faults {
         if wanted(&fault.0) {
             r.file(&fault.0);
@@ -77,11 +88,14 @@ pub fn verify(options: &Options, sink: &mut dyn FnMut(&Line)) -> Result<Totals> 
             Some(stage) => {
                 let faults = files.manifest_faults(path);
                 faults.iter().for_each(|why| r.fault(why));
-                let before = r.totals;
+                let (before, lines) = (r.totals, r.lines());
                 match compare(&bench, path, &stage, &mut r) {
                     Err(e) => r.fault(e.to_string()),
                     Ok(()) if r.totals.not_built > before.not_built && !options.built_only => {
                         r.fault("is of a capability that is not built");
+                    }
+                    Ok(()) if r.lines() == lines => {
+                        r.fault("holds no tensor that this version knows: nothing was compared");
                     }
                     Ok(()) => {}
                 }

@@ -232,6 +232,8 @@ pub struct Reporter<'a> {
     math: Math,
     /// File that is being compared.
     file: String,
+    /// Lines given so far: a file without one was not looked at.
+    lines: usize,
     /// Totals so far.
     pub totals: Totals,
 }
@@ -243,8 +245,14 @@ impl<'a> Reporter<'a> {
             sink,
             math,
             file: String::new(),
+            lines: 0,
             totals: Totals::default(),
         }
+    }
+
+    /// Number of lines given so far.
+    pub fn lines(&self) -> usize {
+        self.lines
     }
 
     /// What follows belongs to this file.
@@ -324,6 +332,7 @@ impl<'a> Reporter<'a> {
             (_, false) => self.totals.failed += 1,
         }
         let (file, name) = (self.file.clone(), name.to_string());
+        self.lines += 1;
         (self.sink)(&Line::Compared {
             file,
             name,
@@ -337,6 +346,7 @@ impl<'a> Reporter<'a> {
     pub fn fault(&mut self, why: impl Into<String>) {
         self.totals.failed += 1;
         let why = why.into();
+        self.lines += 1;
         (self.sink)(&Line::Fault {
             file: self.file.clone(),
             why,
@@ -346,6 +356,7 @@ impl<'a> Reporter<'a> {
     /// The file belongs to a capability to come.
     pub fn not_built(&mut self, what: &'static str) {
         self.totals.not_built += 1;
+        self.lines += 1;
         (self.sink)(&Line::NotBuilt {
             file: self.file.clone(),
             what,
@@ -354,6 +365,7 @@ impl<'a> Reporter<'a> {
 
     /// The file holds inputs only.
     pub fn inputs(&mut self) {
+        self.lines += 1;
         (self.sink)(&Line::Inputs {
             file: self.file.clone(),
         });
