@@ -86,7 +86,7 @@ pub fn inspect(dir: &Path) -> Result<Report> {
         .into_iter()
         .filter(|p| p.is_dir() && !known.contains(p))
     {
-        if let Some(kind) = kind_of(&path) {
+        if let Some(kind) = kind_of(&path).or_else(|| kind_by_name(&name_of(&path))) {
             report
                 .components
                 .push(component(&name_of(&path), &path, kind));
@@ -133,6 +133,15 @@ fn kind_of(dir: &Path) -> Option<Kind> {
         (Some("qwen3"), _) if name_of(dir).contains("-lm-") => Some(Kind::Lm),
         (Some("qwen3"), _) => Some(Kind::Text),
         (_, Some(class)) if class == "AutoencoderOobleck" => Some(Kind::Vae),
+        _ => None,
+    }
+}
+
+/// What a directory of this name is, however damaged its config.
+fn kind_by_name(name: &str) -> Option<Kind> {
+    match name {
+        VAE => Some(Kind::Vae),
+        TEXT_ENCODER => Some(Kind::Text),
         _ => None,
     }
 }
@@ -215,13 +224,20 @@ fn need_tokenizer(dir: &Path) -> Result<()> {
     let beside = dir.join("tokenizer.json");
     // The diffusers layout keeps it in a folder of its own.
     let apart = dir.parent().map(|p| p.join("tokenizer/tokenizer.json"));
-    if beside.is_file() || apart.is_some_and(|p| p.is_file()) {
-        return Ok(());
+    let candidates = [Some(beside.clone()), apart];
+    let Some(file) = candidates.into_iter().flatten().find(|p| p.is_file()) else {
+        return Err(Error::Missing(format!(
+            "{} is missing: download it again",
+            beside.display()
+        )));
+    };
+    match tokenizers::Tokenizer::from_file(&file) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Error::Corrupt(format!(
+            "{} is not a tokenizer ({e}): download it again",
+            file.display()
+        ))),
     }
-    Err(Error::Missing(format!(
-        "{} is missing: download it again",
-        beside.display()
-    )))
 }
 
 #[cfg(test)]
@@ -288,6 +304,28 @@ mod tests {
                 faults.iter().any(|f| f.contains(part)),
                 "{part} is not in {faults:?}"
             );
+        }
+    }
+
+    #[test]
+    fn damaged_configs_and_tokenizers_are_faults() {
+        let dir = tempfile::tempdir().unwrap();
+        for (i, file) in [
+            "vae/config.json",
+            "Qwen3-Embedding-0.6B/config.json",
+            "Qwen3-Embedding-0.6B/tokenizer.json",
+        ]
+        .iter()
+        .enumerate()
+        {
+            let out = dir.path().join(i.to_string());
+            demo(&out).unwrap();
+            let text = fs::read(out.join(file)).unwrap();
+            fs::write(out.join(file), &text[..text.len() / 2]).unwrap();
+            let report = inspect(&out).unwrap();
+            assert!(!report.is_sound(), "{file}: {report:?}");
+            fs::remove_file(out.join(file)).unwrap();
+            assert!(!inspect(&out).unwrap().is_sound(), "{file} removed");
         }
     }
 

@@ -251,10 +251,12 @@ impl Files {
     }
 
     fn read_manifest(&mut self, path: &Path) {
+        let name = || "MANIFEST.json".to_string();
         if !path.exists() {
+            let why = "is missing: files that are gone would go unnoticed";
+            self.faults.push((name(), why.into()));
             return;
         }
-        let name = || "MANIFEST.json".to_string();
         match golden::json(path) {
             Ok(serde_json::Value::Object(entries)) => {
                 self.stages.extend(entries.keys().cloned());

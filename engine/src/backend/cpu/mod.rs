@@ -100,13 +100,25 @@ fn physical_cores() -> Option<usize> {
         let path = format!("/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list");
         // "0,64", "0-1" or "0".
         let list = std::fs::read_to_string(path).ok()?;
-        let first = list.trim().split([',', '-']).next()?.parse::<usize>().ok()?;
+        let first = list
+            .trim()
+            .split([',', '-'])
+            .next()?
+            .parse::<usize>()
+            .ok()?;
         Some(first == cpu)
     };
     let present = std::fs::read_to_string("/sys/devices/system/cpu/present").ok()?;
-    let last = present.trim().rsplit([',', '-']).next()?.parse::<usize>().ok()?;
+    let last = present
+        .trim()
+        .rsplit([',', '-'])
+        .next()?
+        .parse::<usize>()
+        .ok()?;
     // Processors that are switched off have no topology.
-    let cores = (0..=last).filter(|cpu| first_of_core(*cpu) == Some(true)).count();
+    let cores = (0..=last)
+        .filter(|cpu| first_of_core(*cpu) == Some(true))
+        .count();
     (cores > 0).then_some(cores)
 }
 
