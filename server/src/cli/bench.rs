@@ -160,17 +160,17 @@ pub fn run(args: Args) -> Result<Outcome> {
 
 fn print(report: &Report, json: bool) -> Result<()> {
     if json {
-        print_line(&serde_json::to_string(report).map_err(|e| Error::Bug(e.to_string()))?);
-        return Ok(());
+        let text = serde_json::to_string(report).map_err(|e| Error::Bug(e.to_string()))?;
+        return print_line(&text);
     }
     print_line(&format!(
         "{} on {}, {} products, {} s ({} frames)",
         report.model, report.device, report.dtype, report.duration_s, report.frames
-    ));
+    ))?;
     print_line(&format!(
         "{:10} {:>10} {:>10} {:>10} {:>10} {:>9}  note",
         "stage", "seconds", "min", "max", "cpu s", "peak MB"
-    ));
+    ))?;
     for r in &report.rows {
         print_line(&format!(
             "{:10} {:10.4} {:10.4} {:10.4} {:10.2} {:9.0}  {}",
@@ -181,7 +181,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
             r.cpu_ms / 1e3,
             r.peak_mb,
             r.note
-        ));
+        ))?;
     }
     Ok(())
 }

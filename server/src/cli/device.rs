@@ -139,17 +139,21 @@ impl DeviceArgs {
             Some(threads) => (Some(threads), "--threads"),
             None => (env.parsed(NAME, "a whole number of at least 1")?, NAME),
         };
-        if threads.is_some_and(|n: NonZeroUsize| n.get() > MAX_THREADS) {
+        let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let most = MAX_THREADS.max(2 * cores);
+        if threads.is_some_and(|n: NonZeroUsize| n.get() > most) {
             return Err(Error::Request(format!(
-                "{from} must be at most {MAX_THREADS}"
+                "{from} must be at most {most}; more threads than the {cores} cores here only slow \
+                 the song down"
             )));
         }
         Ok(threads)
     }
 }
 
-/// More threads than any machine has; a limit so that a slip of the finger is refused.
-const MAX_THREADS: usize = 1024;
+/// Threads that are allowed however few cores there are, to compare thread counts. Far beyond the
+/// cores a run only waits for the scheduler.
+const MAX_THREADS: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -180,9 +180,9 @@ pub fn run(args: Args) -> Result<Outcome> {
     let files = write(&song, &resolved, &out)?;
     let seconds = started.elapsed().as_secs_f64();
     if args.json {
-        print_line(&report(&song, &resolved, &files, &device_name, seconds).to_string());
+        print_line(&report(&song, &resolved, &files, &device_name, seconds).to_string())?;
     } else {
-        print_summary(&song, &files, &device_name, seconds);
+        print_summary(&song, &files, &device_name, seconds)?;
     }
     Ok(Outcome::Done)
 }
@@ -328,21 +328,21 @@ fn report(
     })
 }
 
-fn print_summary(song: &Song, files: &[PathBuf], device: &str, seconds: f64) {
+fn print_summary(song: &Song, files: &[PathBuf], device: &str, seconds: f64) -> Result<()> {
     for (file, item) in files.iter().zip(&song.items) {
         let length = length(song, item.pcm.len());
         print_line(&format!(
             "{}  {length:.1} s  seed {}",
             file.display(),
             item.seed
-        ));
+        ))?;
     }
     let t = &song.times;
     print_line(&format!(
         "{seconds:.1} s on {device}: load {:.1}, text {:.1}, condition {:.1}, diffusion {:.1} \
          ({} evaluations), decoding {:.1}",
         t.load_s, t.text_s, t.condition_s, t.diffuse_s, t.evaluations, t.decode_s
-    ));
+    ))
 }
 
 /// Progress on the terminal; nothing where there is none.

@@ -1,8 +1,8 @@
 //! What subcommands share: where checkpoints are, the kind of noise, output.
 
 use crate::env::Env;
-use engine::Result;
 use engine::sample::noise::{NOISE_VARIABLE, NoiseKind};
+use engine::{Error, Result};
 use std::io::Write;
 use std::path::PathBuf;
 
@@ -30,8 +30,13 @@ pub fn noise(env: &Env) -> Result<NoiseKind> {
         .map_or_else(|| Ok(NoiseKind::default()), str::parse)
 }
 
-/// Prints a line to stdout. A reader that has gone away is no fault of ours.
-pub fn print_line(line: &str) {
+/// Prints a line to stdout. A reader that has gone away is no fault of ours; a full disk is.
+pub fn print_line(line: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+    match writeln!(out, "{line}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Error::Output(format!("stdout cannot be written: {e}")))
+        }
+        _ => Ok(()),
+    }
 }

@@ -1,7 +1,7 @@
 //! `acestep serve`: the HTTP API.
 
 use super::Outcome;
-use super::device::DeviceArgs;
+use super::device::{DeviceArgs, DeviceKind};
 use super::model::{demo_dir, noise, print_line};
 use crate::config::{Config, Flags};
 use crate::env::Env;
@@ -55,7 +55,10 @@ pub struct Args {
 /// Serves until SIGINT or SIGTERM.
 pub fn run(args: Args) -> Result<Outcome> {
     let env = Env::of_process();
-    args.device.check(&env)?;
+    // A device that this build has no kernels for is refused now, not with the first job.
+    if !matches!(args.device.check(&env)?, DeviceKind::Auto | DeviceKind::Cpu) {
+        args.device.open_with(&env)?;
+    }
     let noise = noise(&env)?;
     let checkpoints = if args.demo {
         Some(demo_dir(args.checkpoints)?)
@@ -98,7 +101,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         Err(error) => return Err(error),
     };
     // For people, and for programs that asked for port 0.
-    server.run(|addr| print_line(&format!("listening on http://{addr}")))?;
+    server.run(|addr| {
+        if let Err(e) = print_line(&format!("listening on http://{addr}")) {
+            tracing::warn!("{e}");
+        }
+    })?;
     Ok(Outcome::Done)
 }
 
