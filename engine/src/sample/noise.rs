@@ -105,6 +105,19 @@ impl Stream {
         Stream(1 + step as u32)
     }
 
+    /// Draws of the language model in one of its runs for a seed; runs are numbered by the
+    /// caller. The upper half of the streams is theirs.
+    pub fn tokens(run: u32) -> Self {
+        Stream(1 << 31 | run)
+    }
+
+    /// The number at place `at` of this stream of `seed`: uniform in `[0, 1)`, 53 bits.
+    pub fn uniform(self, seed: u64, at: u32) -> f64 {
+        let [high, low, ..] = philox4x32([at, self.0, 0, 0], [seed as u32, (seed >> 32) as u32]);
+        let bits = u64::from(high) << 32 | u64::from(low);
+        (bits >> 11) as f64 / (1u64 << 53) as f64
+    }
+
     /// Fills `out` with the normals of this stream of `seed`.
     pub fn fill(self, seed: u64, out: &mut [f32]) {
         philox_normals(seed, self.0, None, out);
@@ -374,6 +387,24 @@ mod tests {
             for b in &seen[..i] {
                 assert!(a.iter().zip(b).filter(|(x, y)| x == y).count() <= 1);
             }
+        }
+    }
+
+    #[test]
+    fn uniforms_are_spread_and_differ_by_seed_stream_and_place() {
+        let draw = |seed, run, at| Stream::tokens(run).uniform(seed, at);
+        let mean = (0..10_000).map(|at| draw(7, 0, at)).sum::<f64>() / 10_000.0;
+        assert!((mean - 0.5).abs() < 0.02, "{mean}");
+        assert!((0..1000).all(|at| (0.0..1.0).contains(&draw(1 << 40, 1, at))));
+        let one = draw(7, 0, 3);
+        assert_eq!(one, draw(7, 0, 3));
+        for other in [
+            draw(8, 0, 3),
+            draw(7, 1, 3),
+            draw(7, 0, 4),
+            draw(7 << 32, 0, 3),
+        ] {
+            assert_ne!(one, other);
         }
     }
 
