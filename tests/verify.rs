@@ -42,6 +42,8 @@ fn run(options: &Options) -> (Totals, Vec<String>) {
 fn copy_of(stages: &[&str]) -> TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
     copy(&goldens().join("tiny"), &dir.path().join("tiny"));
+    std::fs::create_dir_all(dir.path().join("stages")).expect("the folder is made");
+    std::fs::write(dir.path().join("stages/MANIFEST.json"), "{}").expect("written");
     for stage in stages {
         let to = dir.path().join("stages").join(stage);
         std::fs::create_dir_all(to.parent().expect("a folder")).expect("the folder is made");
@@ -172,8 +174,7 @@ fn files_that_cannot_be_trusted_fail_with_a_reason() {
 fn capabilities_to_come_fail_unless_they_are_excused() {
     let tree = copy_of(&["pack_sequences.safetensors"]);
     let stages = tree.path().join("stages");
-    std::fs::create_dir_all(stages.join("lm")).expect("made");
-    std::fs::write(stages.join("lm/sampling.safetensors"), b"").expect("written");
+    std::fs::write(stages.join("repaint_ops.safetensors"), b"").expect("written");
     std::fs::write(tree.path().join("training_lora.safetensors"), b"").expect("written");
     let mut options = options(tree.path());
     let (totals, _) = run(&options);

@@ -37,6 +37,7 @@ STAGES = """
     base/traj_ode_adg_interval base/traj_heun_apg
     base/traj_ode_apg_dcw base/traj_custom_timesteps
     xl/traj_ode
+    lm/fsm_tiny.json lm/sampling
 """
 # Tensors that are left out: (files, tensors), shell patterns; tensors after "!" stay.
 DROPPED = [
@@ -135,9 +136,10 @@ def main(full, out):
             target.parent.mkdir(parents=True, exist_ok=True)
             entry = dict(manifest[name])
             if name == "tokenizer_cases.json":
-                # The other vocabularies are not in the copy.
-                cases = json.loads(source.read_text())["tiny_text_encoder"]
-                text = json.dumps({"tiny_text_encoder": cases}, ensure_ascii=False)
+                # The published vocabulary is not in the copy.
+                cases = json.loads(source.read_text())
+                tiny = {name: cases[name] for name in ("tiny_text_encoder", "tiny_lm")}
+                text = json.dumps(tiny, ensure_ascii=False)
                 target.write_text(text.replace('{"text"', '\n{"text"') + "\n")
             elif name.endswith(".json"):
                 shutil.copyfile(source, target)

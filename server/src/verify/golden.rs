@@ -134,6 +134,18 @@ impl Golden {
         }
     }
 
+    /// Elements of an f32 tensor in which −∞ stands for what is ruled out.
+    pub fn masked(&self, name: &str) -> Result<Vec<f32>> {
+        let (stored, bytes) = self.stored(name)?;
+        let data: Vec<f32> = each(bytes, f32::from_le_bytes);
+        let wrong = |x: &f32| !x.is_finite() && *x != f32::NEG_INFINITY;
+        if stored.dtype != Dtype::F32 || data.iter().any(wrong) {
+            let what = format!("tensor {name} is not f32 with finite elements and −∞");
+            return Err(Error::Corrupt(what));
+        }
+        Ok(data)
+    }
+
     /// A tensor of whole numbers.
     pub fn integers(&self, name: &str) -> Result<Vec<i64>> {
         let (stored, bytes) = self.stored(name)?;

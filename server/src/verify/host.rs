@@ -2,15 +2,14 @@
 
 use super::bench::Bench;
 use super::golden::{Golden, json};
-use super::kinds::LANGUAGE_MODEL;
+use super::grammar::published_tokenizer;
 use super::report::{Kind, Reporter};
 use engine::sample::noise::{Mt19937, NoiseKind, philox4x32};
 use engine::sample::schedule;
-use engine::text::Tokenizer;
+use engine::text::{LmTokenizer, Tokenizer};
 use engine::weights::Checkpoints;
 use engine::{Error, Result};
 use serde_json::Value;
-use std::io::Read;
 use std::path::Path;
 
 fn numbers(v: &Value) -> Vec<f64> {
@@ -59,16 +58,16 @@ pub fn tokenizer(b: &Bench, path: &Path, r: &mut Reporter) -> Result<()> {
         .as_object()
         .ok_or_else(|| Error::Corrupt("is not an object of vocabularies".into()))?;
     for (section, value) in sections {
-        if section == "tiny_lm" && Checkpoints::open(&b.checkpoints())?.lms().is_empty() {
-            r.not_built(LANGUAGE_MODEL);
-            continue;
-        }
         let tokenizer = match tokenizer_of(b, section) {
             Ok(tokenizer) => tokenizer,
             Err(e) => {
                 r.fault(format!("{section}: {e}"));
                 continue;
             }
+        };
+        let planner = match section.as_str() {
+            "tiny_lm" => Some(planner(b)?),
+            _ => None,
         };
         for (i, case) in list(value, "cases")?.iter().enumerate() {
             let Some(text) = case["text"].as_str() else {
@@ -87,14 +86,23 @@ pub fn tokenizer(b: &Bench, path: &Path, r: &mut Reporter) -> Result<()> {
                 r.exact_text(&name(key), &tokenizer.decode(&plain, skip)?, want);
             }
             r.exact(&name("ids"), &widen(ids), &integers("ids"));
-            r.exact(
-                &name("ids_no_post"),
-                &widen(plain),
-                &integers("ids_no_post"),
-            );
+            let want = integers("ids_no_post");
+            r.exact(&name("ids_no_post"), &widen(plain), &want);
+            if let Some(planner) = &planner {
+                let ours = planner.encode(text)?;
+                let decoded = planner.vocabulary().decode(&ours, true);
+                let skipped = case["decoded_skip_special"].as_str().unwrap_or_default();
+                r.exact(&name("planner.ids"), &widen(ours), &want);
+                r.exact_text(&name("planner.decoded"), &decoded, skipped);
+            }
         }
     }
     Ok(())
+}
+
+/// The tree's planner as the engine reads it.
+fn planner(b: &Bench) -> Result<LmTokenizer> {
+    LmTokenizer::load(&Checkpoints::open(&b.checkpoints())?.lm(None)?.path)
 }
 
 /// The tokenizer a section of the cases is about.
@@ -104,15 +112,7 @@ fn tokenizer_of(b: &Bench, section: &str) -> Result<Tokenizer> {
         "tiny_text_encoder" => Tokenizer::load(&tree.text_encoder()?),
         "tiny_lm" => Tokenizer::load(&tree.lm(None)?.path),
         "real_text_encoder" => {
-            let path = b.root().join("tokenizer/tokenizer.json.gz");
-            let failed = |e: std::io::Error| Error::Missing(format!("{}: {e}", path.display()));
-            let file = std::fs::File::open(&path).map_err(failed)?;
-            let mut text = Vec::new();
-            // A bomb would not fit; the published file has 11 MB.
-            let limited = flate2::read::GzDecoder::new(file).take(256 << 20);
-            std::io::BufReader::new(limited)
-                .read_to_end(&mut text)
-                .map_err(failed)?;
+            let (text, path) = published_tokenizer(b)?;
             Tokenizer::from_bytes(&text, &path)
         }
         other => Err(Error::Corrupt(format!("no tokenizer is known for {other}"))),

@@ -1,5 +1,7 @@
 //! Which stage a file of a golden tree belongs to, by its path.
 
+use super::grammar::Vocabulary;
+
 /// How the files of one stage are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
@@ -45,6 +47,10 @@ pub enum Stage {
     LmPrompt,
     /// A guided pair of rows of the language model.
     LmPair,
+    /// Constrained decoding of the planner.
+    Grammar(Vocabulary),
+    /// Choice of tokens.
+    TokenSampling,
     /// A request to audio.
     EndToEnd,
     /// Inputs of other files.
@@ -72,8 +78,6 @@ pub enum ModelStage {
     Trajectory,
 }
 
-/// The language model.
-pub const LANGUAGE_MODEL: &str = "language model";
 /// Covers, repainting and the other tasks on audio.
 pub const TASKS: &str = "tasks on audio";
 /// The encoder half of the autoencoder.
@@ -91,18 +95,20 @@ pub fn classify(path: &str) -> Option<Stage> {
         return match (folder, stem) {
             ("", "schedules") => Some(Stage::Schedules),
             ("", "tokenizer_cases") => Some(Stage::Tokenizer),
-            ("lm", _) => Some(Stage::NotBuilt(LANGUAGE_MODEL)),
+            ("lm", "fsm_tiny") => Some(Stage::Grammar(Vocabulary::Tree)),
+            ("lm", "fsm_real") => Some(Stage::Grammar(Vocabulary::Published)),
             _ => None,
         };
     }
     let stem = file.strip_suffix(".safetensors")?;
     match folder {
         "" => top(stem),
-        "lm" => Some(match stem {
-            "lm_forward" => Stage::LmPrompt,
-            "lm_cfg_pair" => Stage::LmPair,
-            _ => Stage::NotBuilt(LANGUAGE_MODEL),
-        }),
+        "lm" => match stem {
+            "lm_forward" => Some(Stage::LmPrompt),
+            "lm_cfg_pair" => Some(Stage::LmPair),
+            "sampling" => Some(Stage::TokenSampling),
+            _ => None,
+        },
         "vae" => vae(stem),
         "e2e" if stem == "source_audio" => Some(Stage::Inputs),
         "e2e" => Some(Stage::EndToEnd),

@@ -8,6 +8,7 @@ mod bench;
 mod encoders;
 mod forward;
 mod golden;
+mod grammar;
 mod guidance;
 mod host;
 mod kinds;
@@ -121,6 +122,7 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
     match stage {
         Stage::Schedules => return host::schedules(&file, r),
         Stage::Tokenizer => return host::tokenizer(b, &file, r),
+        Stage::Grammar(vocabulary) => return grammar::grammar(b, &file, *vocabulary, r),
         _ => {}
     }
     let g = Golden::read(&file)?;
@@ -136,6 +138,7 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
         Stage::VaeWeightNorm { vae: name } => vae::weight_norm(b, &g, r, &*b.vae(name)?),
         Stage::LmPrompt => language_model::prompt(b, &g, r),
         Stage::LmPair => language_model::guided_pair(b, &g, r),
+        Stage::TokenSampling => grammar::sampling(&g, r),
         Stage::EndToEnd => song::end_to_end(b, &g, r),
         Stage::Model { model, stage } => compare_model(b, &g, r, model, *stage),
         Stage::Inputs => {
@@ -145,7 +148,7 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
             r.inputs();
             Ok(())
         }
-        Stage::Schedules | Stage::Tokenizer | Stage::NotBuilt(_) => Ok(()),
+        Stage::Schedules | Stage::Tokenizer | Stage::Grammar(_) | Stage::NotBuilt(_) => Ok(()),
     }
 }
 

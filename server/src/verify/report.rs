@@ -31,6 +31,8 @@ pub enum Kind {
     Wave,
     /// Random normals: sines and logarithms differ in the last bit between libraries.
     Noise,
+    /// Logits and probabilities of single tokens, computed on the host.
+    Probability,
     /// Normals rounded to bf16, where that last bit may move a value to its neighbour.
     NoiseBf16,
 }
@@ -84,7 +86,7 @@ impl Kind {
             (Kind::Song, Math::Bf16) => relative(6e-2),
             (Kind::GuidedSong, Math::Bf16) => relative(1e-1),
             (Kind::Wave, Math::Bf16) => relative(2e-1),
-            (Kind::Noise, _) => within(1e-6, 1e-6),
+            (Kind::Noise | Kind::Probability, _) => within(1e-6, 1e-6),
             (Kind::NoiseBf16, _) => within(2e-3, 1.6e-2),
         }
     }
