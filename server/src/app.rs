@@ -1,5 +1,6 @@
 //! What every part of a running server shares.
 
+use crate::budget::{Budget, IN_FLIGHT};
 use crate::config::Config;
 use crate::jobs::{Averages, Job, JobStore, MemoryStore};
 use crate::queue::Queue;
@@ -27,6 +28,8 @@ pub struct App {
     pub audio_dir: PathBuf,
     /// Folders that source paths may lead into, real paths.
     pub source_roots: Vec<PathBuf>,
+    /// Bytes that request bodies may hold.
+    pub budget: Budget,
     /// Jobs.
     pub jobs: Arc<dyn JobStore>,
     /// Jobs that wait for the engine.
@@ -62,6 +65,7 @@ impl App {
         Ok(App {
             audio_dir: real_audio_dir,
             source_roots,
+            budget: Budget::new(IN_FLIGHT),
             jobs: Arc::new(MemoryStore::default()),
             queue: Queue::new(config.queue_maxsize),
             averages: Averages::new(config.avg_job_seconds, config.avg_window),

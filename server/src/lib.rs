@@ -6,6 +6,7 @@
 pub mod app;
 pub mod auth;
 pub mod body;
+pub mod budget;
 pub mod catalog;
 pub mod cli;
 pub mod coerce;

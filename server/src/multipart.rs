@@ -1,18 +1,29 @@
 //! Forms with files.
 
-use crate::body::{Fields, PATIENCE, too_large};
-use crate::reply::{Refused, bad_request};
+use crate::body::{Fields, Pace, drain, late, too_large};
+use crate::budget::{Budget, Held};
+use crate::reply::{Refused, bad_request, fault};
 use http_body_util::BodyDataStream;
-use hyper::Request;
-use hyper::body::{Body, Incoming};
-use hyper::header::CONTENT_TYPE;
-use multer::{Constraints, Field, Multipart, SizeLimit};
+use hyper::body::{Body, Bytes, Frame, Incoming};
+use hyper::header::{CONTENT_TYPE, EXPECT};
+use hyper::{Request, StatusCode};
+use multer::{Field, Multipart};
 use serde_json::Value;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::task::{Context, Poll, ready};
 
 /// Largest body with files.
-const LIMIT: usize = 512 << 20;
+pub const LIMIT: usize = 512 << 20;
 /// Largest part without a file.
 const TEXT_LIMIT: usize = 1 << 20;
+/// All texts and names of a form.
+const TEXTS_LIMIT: usize = 8 << 20;
+/// Parts of a form.
+const PARTS_LIMIT: usize = 256;
+/// What may lie between two parts: the parser keeps it and searches it again with every piece
+/// that arrives.
+const HEAD_LIMIT: usize = 64 << 10;
 
 /// What a form holds.
 #[derive(Debug, Default)]
@@ -21,6 +32,15 @@ pub struct Form {
     pub fields: Fields,
     /// Keys of the upload fields that hold a file.
     pub files: Vec<String>,
+}
+
+/// A form while it is read.
+struct Reader {
+    form: Form,
+    parts: usize,
+    text_bytes: usize,
+    held: Held,
+    source: Arc<Mutex<Source>>,
 }
 
 /// Names of the fields that may hold a file; files under other names are dropped.
@@ -42,68 +62,224 @@ impl Form {
     }
 }
 
-/// Reads a form. Files are read to their end and dropped: no task of this version works on audio.
-pub async fn read(request: Request<Incoming>) -> Result<Form, Refused> {
-    let header = request
-        .headers()
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok());
-    let boundary = multer::parse_boundary(header.unwrap_or_default())
+/// Reads a form of at most `limit` bytes. Files are read to their end and dropped: no task of
+/// this version works on audio. What is returned beside the form accounts for it.
+pub async fn read(
+    request: Request<Incoming>,
+    limit: usize,
+    budget: &Budget,
+) -> Result<(Form, Held), Refused> {
+    let header = request.headers().get(CONTENT_TYPE);
+    let header = header.and_then(|v| v.to_str().ok()).unwrap_or_default();
+    let boundary = multer::parse_boundary(header)
         .map_err(|_| bad_request("Missing boundary in multipart."))?;
+    let waits = request.headers().contains_key(EXPECT);
     let body = request.into_body();
-    if body.size_hint().lower() > LIMIT as u64 {
-        return Err(too_large(LIMIT));
+    if body.size_hint().lower() > limit as u64 {
+        if !waits {
+            tokio::spawn(drain(body));
+        }
+        return Err(too_large(limit));
     }
-    let limits = SizeLimit::new().whole_stream(LIMIT as u64);
-    let constraints = Constraints::new().size_limit(limits);
-    let stream = BodyDataStream::new(body);
-    let mut parts = Multipart::with_constraints(stream, boundary, constraints);
-    let mut form = Form::default();
-    while let Some(part) = in_time(parts.next_field()).await? {
-        add(&mut form, part).await?;
+    let source = Arc::new(Mutex::new(Source {
+        body,
+        limit,
+        pace: Pace::start(),
+        head: None,
+        pauses: false,
+        fault: None,
+    }));
+    let mut reader = Reader {
+        form: Form::default(),
+        parts: 0,
+        text_bytes: 0,
+        held: budget.hold(),
+        source,
+    };
+    let stream = BodyDataStream::new(Tap(reader.source.clone()));
+    let end = reader.read(Multipart::new(stream, boundary)).await;
+    let Reader {
+        form, held, source, ..
+    } = reader;
+    if end.is_err()
+        && let Some(source) = Arc::into_inner(source)
+    {
+        // So that the client gets to see the answer.
+        tokio::spawn(drain(
+            source.into_inner().unwrap_or_else(|e| e.into_inner()).body,
+        ));
     }
-    Ok(form)
+    end.map(|()| (form, held))
 }
 
-async fn add(form: &mut Form, mut part: Field<'_>) -> Result<(), Refused> {
-    let name = part.name().unwrap_or_default().to_owned();
-    if let Some(file_name) = part.file_name().map(str::to_owned) {
-        let mut size = 0;
-        while let Some(chunk) = in_time(part.chunk()).await? {
-            size += chunk.len();
-        }
-        // A file input that nobody touched has neither a name nor bytes.
-        let is_there = size > 0 || !file_name.is_empty();
-        if is_there && UPLOADS.contains(&name.as_str()) {
-            form.files.push(name);
-        }
-        return Ok(());
-    }
-    let mut bytes = Vec::new();
-    while let Some(chunk) = in_time(part.chunk()).await? {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() > TEXT_LIMIT {
-            let limit = TEXT_LIMIT >> 10;
-            return Err(bad_request(format!(
-                "Part exceeded maximum size of {limit}KB."
-            )));
+impl Reader {
+    async fn read(&mut self, mut parts: Multipart<'_>) -> Result<(), Refused> {
+        loop {
+            lock(&self.source).head = Some(0);
+            let part = self.in_time(parts.next_field()).await?;
+            lock(&self.source).head = None;
+            let Some(part) = part else { return Ok(()) };
+            self.parts += 1;
+            if self.parts > PARTS_LIMIT {
+                return Err(bad_request(format!(
+                    "the form has more than {PARTS_LIMIT} parts"
+                )));
+            }
+            self.add(part).await?;
         }
     }
-    let text = Value::String(String::from_utf8_lossy(&bytes).into_owned());
-    match form.fields.get_mut(&name) {
-        None => drop(form.fields.insert(name, text)),
-        Some(Value::Array(list)) => list.push(text),
-        Some(single) => *single = Value::Array(vec![single.take(), text]),
+
+    async fn add(&mut self, mut part: Field<'_>) -> Result<(), Refused> {
+        let name = part.name().unwrap_or_default().to_owned();
+        self.keep(name.len())?;
+        if let Some(file_name) = part.file_name().map(str::to_owned) {
+            let mut size = 0;
+            while let Some(chunk) = self.in_time(part.chunk()).await? {
+                size += chunk.len();
+            }
+            // A file input that nobody touched has neither a name nor bytes.
+            let is_there = size > 0 || !file_name.is_empty();
+            if is_there && UPLOADS.contains(&name.as_str()) {
+                self.form.files.push(name);
+            }
+            return Ok(());
+        }
+        let mut bytes = Vec::new();
+        while let Some(chunk) = self.in_time(part.chunk()).await? {
+            self.keep(chunk.len())?;
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > TEXT_LIMIT {
+                let limit = TEXT_LIMIT >> 10;
+                return Err(bad_request(format!(
+                    "Part exceeded maximum size of {limit}KB."
+                )));
+            }
+        }
+        let text = Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        let fields = &mut self.form.fields;
+        match fields.get_mut(&name) {
+            None => drop(fields.insert(name, text)),
+            Some(Value::Array(list)) => list.push(text),
+            Some(single) => *single = Value::Array(vec![single.take(), text]),
+        }
+        Ok(())
     }
-    Ok(())
+
+    /// Accounts for bytes that are kept.
+    fn keep(&mut self, bytes: usize) -> Result<(), Refused> {
+        self.text_bytes += bytes;
+        if self.text_bytes > TEXTS_LIMIT {
+            let detail = format!("the form's texts are larger than {} MiB", TEXTS_LIMIT >> 20);
+            return Err(fault(StatusCode::PAYLOAD_TOO_LARGE, detail));
+        }
+        self.held.add(bytes)
+    }
+
+    /// The next piece of a form, unless the client takes too long or sends nonsense.
+    async fn in_time<T>(
+        &self,
+        next: impl Future<Output = multer::Result<T>>,
+    ) -> Result<T, Refused> {
+        let deadline = lock(&self.source).pace.deadline();
+        let error = match tokio::time::timeout_at(deadline, next).await {
+            Ok(Ok(piece)) => return Ok(piece),
+            Ok(Err(error)) => error,
+            Err(_) => return Err(late()),
+        };
+        let source = lock(&self.source);
+        Err(match source.fault {
+            Some(Fault::TooLarge) => too_large(source.limit),
+            Some(Fault::LongHead) => bad_request(format!(
+                "the form cannot be read: more than {} KiB without a part",
+                HEAD_LIMIT >> 10
+            )),
+            Some(Fault::Broken) => bad_request("the request body broke off"),
+            None => bad_request(format!("the form cannot be read: {error}")),
+        })
+    }
 }
 
-/// The next piece of a form, unless the client takes too long or sends nonsense.
-async fn in_time<T>(next: impl Future<Output = multer::Result<T>>) -> Result<T, Refused> {
-    match tokio::time::timeout(PATIENCE, next).await {
-        Ok(Ok(piece)) => Ok(piece),
-        Ok(Err(multer::Error::StreamSizeExceeded { .. })) => Err(too_large(LIMIT)),
-        Ok(Err(error)) => Err(bad_request(format!("the form cannot be read: {error}"))),
-        Err(_) => Err(bad_request("the request body did not arrive in time")),
+/// Where a form comes from. The parser owns one end, the reader looks in from the other.
+struct Source {
+    body: Incoming,
+    limit: usize,
+    pace: Pace,
+    /// Bytes since the last part ended; `None` within a part.
+    head: Option<usize>,
+    /// The parser has a piece that it has not looked at.
+    pauses: bool,
+    fault: Option<Fault>,
+}
+
+/// Why a form's body gives no more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    TooLarge,
+    LongHead,
+    Broken,
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Fault::TooLarge => "too large",
+            Fault::LongHead => "no part",
+            Fault::Broken => "broken off",
+        })
+    }
+}
+
+impl std::error::Error for Fault {}
+
+fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
+    // Every statement leaves a valid state.
+    source
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+impl Source {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        if self.head.is_some() && std::mem::take(&mut self.pauses) {
+            // The parser takes all it can get before it looks: it is made to look.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        if self.head.is_some_and(|bytes| bytes > HEAD_LIMIT) {
+            return Poll::Ready(Some(Err(Fault::LongHead)));
+        }
+        let frame = match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+            None => return Poll::Ready(None),
+            Some(Err(_)) => return Poll::Ready(Some(Err(Fault::Broken))),
+            Some(Ok(frame)) => frame,
+        };
+        let bytes = frame.data_ref().map_or(0, Bytes::len);
+        self.pace.add(bytes);
+        self.head = self.head.map(|head| head + bytes);
+        self.pauses = true;
+        if self.pace.received() > self.limit as u64 {
+            return Poll::Ready(Some(Err(Fault::TooLarge)));
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+/// The parser's end of a [`Source`].
+struct Tap(Arc<Mutex<Source>>);
+
+impl Body for Tap {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let mut source = lock(&self.0);
+        let polled = source.poll(cx);
+        if let Poll::Ready(Some(Err(fault))) = &polled {
+            source.fault = Some(*fault);
+        }
+        polled
     }
 }

@@ -1,7 +1,10 @@
 //! Where a field's value is looked up: the body, then `param_obj`, then the first metadata
 //! object. The first of the three that has any of the field's names with a value wins.
 
+use crate::fields::{FIELDS, names};
 use serde_json::{Map, Value};
+use std::collections::HashSet;
+use std::sync::LazyLock;
 
 /// Names of the metadata object; only the first that is present and not empty is read.
 const METAS: [&str; 5] = ["metas", "meta", "metadata", "user_metadata", "userMetadata"];
@@ -36,17 +39,15 @@ impl Sources {
 
     /// Names in the body that no field has.
     pub fn unknown(&self) -> Vec<&str> {
-        let known = |name: &str| {
-            name == "param_obj"
-                || METAS.contains(&name)
-                || (0..crate::fields::FIELDS.len())
-                    .any(|i| crate::fields::names(i).iter().any(|n| n == name))
-        };
+        static KNOWN: LazyLock<HashSet<&str>> = LazyLock::new(|| {
+            let fields = (0..FIELDS.len()).flat_map(names).map(String::as_str);
+            fields.chain(METAS).chain(["param_obj"]).collect()
+        });
         let body = self.objects.first();
         body.into_iter()
             .flat_map(Map::keys)
             .map(String::as_str)
-            .filter(|n| !known(n))
+            .filter(|name| !KNOWN.contains(name))
             .collect()
     }
 }

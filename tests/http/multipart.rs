@@ -126,3 +126,41 @@ fn results_may_be_asked_for_with_a_form() {
     assert_eq!(data[0]["task_id"], id.as_str());
     assert_eq!(post(&fake, "/query_result", &body(&parts[..1])).status, 401);
 }
+
+#[test]
+fn forms_have_limits() {
+    let fake = Fake::start(&[]);
+    let part: Part = ("x", None, b"y");
+    assert_eq!(
+        post(&fake, "/release_task", &body(&vec![part; 256])).status,
+        200
+    );
+    let answer = post(&fake, "/release_task", &body(&vec![part; 257]));
+    assert_eq!(answer.status, 400);
+    assert!(answer.detail().contains("256"), "{}", answer.detail());
+    let text = vec![b'x'; 1 << 20];
+    let much: Vec<Part> = vec![("lm_negative_prompt", None, &text); 9];
+    let answer = post(&fake, "/release_task", &body(&much));
+    assert_eq!(answer.status, 413);
+    assert!(answer.detail().contains("8 MiB"), "{}", answer.detail());
+    // Files are dropped, so they may be larger.
+    let file = vec![b'\r'; 9 << 20];
+    let file: Part = ("src_audio", Some("a.wav"), &file);
+    assert_eq!(post(&fake, "/release_task", &body(&[file])).status, 200);
+}
+
+#[test]
+fn what_is_no_part_is_not_kept() {
+    let fake = Fake::start(&[]);
+    let whole = body(&[("prompt", None, b"x")]);
+    let preamble = |bytes| [&vec![b'-'; bytes], &b"\r\n"[..], &whole].concat();
+    let answer = post(&fake, "/release_task", &preamble(10_000));
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mut head = b"--XyZ\r\nContent-Disposition: form-data; name=\"".to_vec();
+    head.resize(16 << 20, b'a');
+    for long in [preamble(16 << 20), head] {
+        let answer = post(&fake, "/release_task", &long);
+        assert_eq!(answer.status, 400);
+        assert!(answer.detail().contains("64 KiB"), "{}", answer.detail());
+    }
+}

@@ -409,3 +409,17 @@ fn concurrent_requests_never_overshoot_the_bound() {
     assert_eq!(get(fake.addr, "/v1/stats").data()["jobs"]["total"], 6);
     fake.steering.hold(false);
 }
+
+#[test]
+fn long_texts_are_refused_with_their_name() {
+    let fake = Fake::start(&[]);
+    for name in ["prompt", "lyrics", "instruction"] {
+        let answer = post(
+            fake.addr,
+            "/release_task",
+            &json!({ name: "x".repeat(100_001) }),
+        );
+        assert_eq!(answer.status, 400);
+        assert!(answer.detail().starts_with(name), "{}", answer.detail());
+    }
+}

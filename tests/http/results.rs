@@ -273,3 +273,36 @@ fn a_folder_that_cannot_be_written_fails_the_job_and_not_the_server() {
         1
     );
 }
+
+#[test]
+fn questions_have_limits() {
+    let fake = Fake::start(&[]);
+    let ask = |n| {
+        let body = json!({ "task_id_list": vec!["nobody"; n] });
+        post(fake.addr, "/query_result", &body)
+    };
+    assert_eq!(ask(1000).data().as_array().map(Vec::len), Some(1000));
+    let answer = ask(1001);
+    assert_eq!(answer.status, 400);
+    assert!(answer.detail().contains("1000"), "{}", answer.detail());
+    let body = json!({ "task_id_list": ["x".repeat(1 << 20)] });
+    let answer = post(fake.addr, "/query_result", &body);
+    assert_eq!(answer.status, 413);
+    assert!(answer.detail().contains("1 MiB"), "{}", answer.detail());
+}
+
+#[test]
+fn results_that_are_too_large_together_are_asked_for_in_turn() {
+    let fake = Fake::start(&[]);
+    let lyrics = "l".repeat(100_000);
+    let id = release(fake.addr, &json!({"batch_size": 1, "lyrics": lyrics}));
+    finished(fake.addr, &id);
+    let ask = |n| {
+        let body = json!({ "task_id_list": vec![id.as_str(); n] });
+        post(fake.addr, "/query_result", &body)
+    };
+    assert_eq!(ask(10).data().as_array().map(Vec::len), Some(10));
+    let answer = ask(1000);
+    assert_eq!(answer.status, 400);
+    assert!(answer.detail().contains("64 MiB"), "{}", answer.detail());
+}

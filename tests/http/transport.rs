@@ -2,8 +2,9 @@
 
 use serde_json::json;
 use std::io::Write;
+use std::net::TcpStream;
 use std::time::Instant;
-use tests::client::{connect, exchange, get, post, receive, send};
+use tests::client::{connect, exchange, get, post, receive, send, wait};
 use tests::fake::Fake;
 
 #[test]
@@ -266,8 +267,44 @@ fn deep_nesting_is_bad_json() {
             assert_eq!(answer.detail(), "Malformed JSON payload");
         }
         // The same within a text that may hold JSON is as if nothing was there.
-        let body = json!({ "param_obj": text, "task_id_list": text });
+        let body = json!({ "task_id_list": text });
         assert_eq!(post(fake.addr, "/query_result", &body).data(), json!([]));
+        let body = json!({ "param_obj": text });
         assert_eq!(post(fake.addr, "/release_task", &body).status, 200);
+    }
+}
+
+#[test]
+fn bodies_in_flight_share_a_limit() {
+    let fake = Fake::start(&[]);
+    let head = "POST /release_task HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n\
+                Content-Length: 67108864\r\n\r\n";
+    // There is room for four, so one of five is refused.
+    let most = vec![b' '; (64 << 20) - 1];
+    let begin = || {
+        let mut stream = connect(fake.addr);
+        stream.write_all(head.as_bytes()).expect("open");
+        stream.write_all(&most).expect("open");
+        stream
+    };
+    let mut streams: Vec<_> = (0..5).map(|_| begin()).collect();
+    let is_answered = |stream: &TcpStream| {
+        stream.set_nonblocking(true).expect("a socket");
+        let is_answered = stream.peek(&mut [0]).is_ok_and(|bytes| bytes > 0);
+        stream.set_nonblocking(false).expect("a socket");
+        is_answered
+    };
+    let refused = wait("a refusal", || streams.iter().position(is_answered));
+    let answer = receive(&mut streams.remove(refused), false);
+    assert_eq!(answer.status, 503);
+    assert!(
+        answer.detail().contains("again later"),
+        "{}",
+        answer.detail()
+    );
+    // The others are read to their end and give back what they held.
+    for mut stream in streams.into_iter().chain(std::iter::once_with(begin)) {
+        stream.write_all(b" ").expect("open");
+        assert_eq!(receive(&mut stream, false).status, 400);
     }
 }

@@ -11,10 +11,10 @@ mod stats;
 use crate::app::App;
 use crate::auth;
 use crate::config::ModelsFormat;
-use crate::reply::{Refused, Reply, denied};
+use crate::reply::{Refused, Reply, denied, fault};
 use hyper::body::Incoming;
 use hyper::header::AUTHORIZATION;
-use hyper::{Method, Request};
+use hyper::{Method, Request, StatusCode};
 use std::sync::Arc;
 
 /// What a path names.
@@ -91,6 +91,14 @@ impl Route {
             }
         }
     }
+}
+
+/// What is said when answering broke off, which is a fault of this program.
+fn unanswered() -> Refused {
+    fault(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the request could not be answered",
+    )
 }
 
 /// The `Authorization` header.

@@ -1,11 +1,12 @@
 //! `POST /query_result`: state and results of jobs.
 
-use super::authorization;
+use super::{authorization, unanswered};
 use crate::app::App;
 use crate::auth;
-use crate::body::{self, Fields, JsonFault, Repeated};
+use crate::body::{self, Payload, Repeated};
+use crate::budget::Held;
 use crate::jobs::{Job, State};
-use crate::multipart;
+use crate::multipart::{self, Form};
 use crate::reply::{Refused, Reply, bad_request, denied, success};
 use hyper::Request;
 use hyper::body::Incoming;
@@ -24,9 +25,29 @@ struct Entry {
     progress_text: Option<String>,
 }
 
+/// Largest body: the identifiers of [`IDS_LIMIT`] jobs and more.
+const BODY_LIMIT: usize = 1 << 20;
+/// Jobs that may be asked for at a time.
+const IDS_LIMIT: usize = 1000;
+/// Results that may be asked for at a time, in bytes: long lyrics come back with every song.
+const RESULTS_LIMIT: usize = 64 << 20;
+
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Refused> {
     let header = authorization(&request);
-    let fields = read(request).await?;
+    let body = read(app, request).await?;
+    let app = app.clone();
+    // Large answers take their time.
+    let answered = tokio::task::spawn_blocking(move || reply(&app, header, body)).await;
+    answered.unwrap_or_else(|_| Err(unanswered()))
+}
+
+fn reply(app: &App, header: Option<String>, body: Asked) -> Result<Reply, Refused> {
+    // Keeps account of the body until the answer is there.
+    let (fields, _held) = match body {
+        Asked::Form(form, held) => (form.fields, Some(held)),
+        Asked::Json(mut payload) => (payload.json_object(body::MALFORMED)?, None),
+        Asked::Other(mut payload) => (payload.form(Repeated::Last)?, None),
+    };
     let token = fields.get("ai_token").and_then(token_text);
     auth::check_body(
         app.config.api_key.as_ref(),
@@ -35,9 +56,26 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply,
     )
     .map_err(denied)?;
     let ids = task_ids(fields.get("task_id_list"));
-    Ok(success(
-        ids.into_iter().map(|id| entry(app, id)).collect::<Vec<_>>(),
-    ))
+    if ids.len() > IDS_LIMIT {
+        return Err(bad_request(format!(
+            "task_id_list has {} items; ask for at most {IDS_LIMIT} at a time",
+            ids.len()
+        )));
+    }
+    let jobs: Vec<Option<Job>> = ids.iter().map(|id| job(app, id)).collect();
+    let bytes: usize = jobs.iter().flatten().map(result_len).sum();
+    if bytes > RESULTS_LIMIT {
+        return Err(bad_request(format!(
+            "the results of task_id_list are larger than {} MiB together; ask for fewer at a time",
+            RESULTS_LIMIT >> 20
+        )));
+    }
+    let entries = ids.into_iter().zip(jobs).map(|(id, job)| entry(id, job));
+    Ok(success(entries.collect::<Vec<_>>()))
+}
+
+fn result_len(job: &Job) -> usize {
+    job.result.as_ref().map_or(0, |text| text.len())
 }
 
 /// A token of any type but null: a number is compared as its text, and so is wrong.
@@ -49,20 +87,24 @@ pub(super) fn token_text(value: &Value) -> Option<String> {
     }
 }
 
-async fn read(request: Request<Incoming>) -> Result<Fields, Refused> {
+/// A body by its kind, not parsed yet unless it is a form with files.
+enum Asked {
+    Form(Form, Held),
+    Json(Payload),
+    Other(Payload),
+}
+
+async fn read(app: &App, request: Request<Incoming>) -> Result<Asked, Refused> {
     let content_type = body::content_type(&request);
     if content_type.starts_with("multipart/form-data") {
-        return Ok(multipart::read(request).await?.fields);
+        let (form, held) = multipart::read(request, BODY_LIMIT, &app.budget).await?;
+        return Ok(Asked::Form(form, held));
     }
-    let bytes = body::read(request, body::JSON_LIMIT).await?;
-    if !content_type.contains("json") {
-        return Ok(body::form(&bytes, Repeated::Last));
-    }
-    body::json_object(bytes).await.map_err(|fault| {
-        bad_request(match fault {
-            JsonFault::Malformed => "Malformed JSON payload",
-            JsonFault::NoObject => "JSON payload must be an object",
-        })
+    let payload = body::read(request, BODY_LIMIT, &app.budget).await?;
+    Ok(if content_type.contains("json") {
+        Asked::Json(payload)
+    } else {
+        Asked::Other(payload)
     })
 }
 
@@ -78,9 +120,13 @@ fn task_ids(value: Option<&Value>) -> Vec<Value> {
     }
 }
 
-fn entry(app: &App, task_id: Value) -> Entry {
+fn job(app: &App, task_id: &Value) -> Option<Job> {
     let id = task_id.as_str().and_then(|text| Uuid::parse_str(text).ok());
-    match id.and_then(|id| app.jobs.get(id)) {
+    id.and_then(|id| app.jobs.get(id))
+}
+
+fn entry(task_id: Value, job: Option<Job>) -> Entry {
+    match job {
         None => Entry {
             task_id,
             result: "[]".into(),

@@ -1,8 +1,9 @@
 //! `POST /release_task`: reads a request, decides what it means, queues it.
 
-use super::authorization;
+use super::{authorization, unanswered};
 use crate::app::{App, Ticket};
-use crate::body::{self, Fields, JsonFault, Repeated};
+use crate::body::{self, Fields, Payload, Repeated};
+use crate::budget::Held;
 use crate::catalog;
 use crate::fields::RawRequest;
 use crate::files;
@@ -29,7 +30,16 @@ struct Queued {
 
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Refused> {
     let header = authorization(&request);
-    let form = read(request).await?;
+    let body = read(app, request).await?;
+    let app = app.clone();
+    // Bodies may be large; and paths and the model's configuration are looked at.
+    let answered = tokio::task::spawn_blocking(move || reply(&app, header, body)).await;
+    answered.unwrap_or_else(|_| Err(unanswered()))
+}
+
+fn reply(app: &App, header: Option<String>, body: Received) -> Result<Reply, Refused> {
+    // Keeps account of the body until the answer is there.
+    let (form, _held) = body.form()?;
     let (has_reference, has_source) = (form.has_reference(), form.has_source());
     let sources = Sources::new(form.fields);
     let token = sources.find(&["ai_token".to_owned()]).and_then(token_text);
@@ -39,9 +49,11 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply,
         header.as_deref(),
     )
     .map_err(denied)?;
-    let unknown = sources.unknown();
-    if !unknown.is_empty() {
-        tracing::debug!("fields without a meaning: {}", unknown.join(", "));
+    if tracing::enabled!(tracing::Level::DEBUG) {
+        let unknown = sources.unknown();
+        if !unknown.is_empty() {
+            tracing::debug!("fields without a meaning: {}", unknown.join(", "));
+        }
     }
     let mut raw = RawRequest::read(&sources).map_err(|refusal| bad_request(refusal.0))?;
     // An upload takes the place of the path, which is not even checked.
@@ -51,13 +63,7 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply,
     if has_reference {
         return Err(bad_request(NO_REFERENCE));
     }
-    let decided = {
-        let app = app.clone();
-        // Looks at paths and at the model's configuration file.
-        tokio::task::spawn_blocking(move || decide(&app, &raw)).await
-    };
-    let resolved = decided.unwrap_or_else(|_| Err("the request could not be read".into()));
-    enqueue(app, resolved.map_err(bad_request)?)
+    enqueue(app, decide(app, &raw).map_err(bad_request)?)
 }
 
 /// Checks paths, chooses the model and resolves every value.
@@ -99,49 +105,68 @@ fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Refused> {
     }
 }
 
-/// The body's fields, by its content type or, without a known one, by how it begins.
-async fn read(request: Request<Incoming>) -> Result<Form, Refused> {
-    if body::content_type(&request).starts_with("multipart/form-data") {
-        return multipart::read(request).await;
+/// A body, not parsed yet unless it is a form with files.
+enum Received {
+    Form(Form, Held),
+    Bytes {
+        content_type: String,
+        payload: Payload,
+    },
+}
+
+async fn read(app: &App, request: Request<Incoming>) -> Result<Received, Refused> {
+    let content_type = body::content_type(&request);
+    if content_type.starts_with("multipart/form-data") {
+        let (form, held) = multipart::read(request, multipart::LIMIT, &app.budget).await?;
+        return Ok(Received::Form(form, held));
     }
-    let fields = read_fields(request).await?;
-    Ok(Form {
-        fields,
-        files: Vec::new(),
+    let payload = body::read(request, body::JSON_LIMIT, &app.budget).await?;
+    Ok(Received::Bytes {
+        content_type,
+        payload,
     })
 }
 
-/// As [`read`], for bodies without files.
-async fn read_fields(request: Request<Incoming>) -> Result<Fields, Refused> {
-    const MALFORMED: &str = "Malformed JSON payload";
+impl Received {
+    /// The fields, and what accounts for them.
+    fn form(self) -> Result<(Form, Held), Refused> {
+        let (content_type, mut payload) = match self {
+            Received::Form(form, held) => return Ok((form, held)),
+            Received::Bytes {
+                content_type,
+                payload,
+            } => (content_type, payload),
+        };
+        let form = Form {
+            fields: fields(&content_type, &mut payload)?,
+            files: Vec::new(),
+        };
+        Ok((form, payload.into_held()))
+    }
+}
+
+/// The fields of a body by its content type or, without a known one, by how it begins.
+fn fields(content_type: &str, payload: &mut Payload) -> Result<Fields, Refused> {
     const HINT: &str = "Invalid JSON body (hint: set 'Content-Type: application/json')";
-    let content_type = body::content_type(&request);
-    let bytes = body::read(request, body::JSON_LIMIT).await?;
     let media_type = content_type
         .split(';')
         .next()
         .unwrap_or_default()
         .trim_end();
-    let as_json = |malformed: &'static str| {
-        move |fault| match fault {
-            JsonFault::Malformed => bad_request(malformed),
-            JsonFault::NoObject => bad_request("JSON payload must be an object"),
-        }
-    };
     if content_type.starts_with("application/json") || media_type.ends_with("+json") {
-        return body::json_object(bytes).await.map_err(as_json(MALFORMED));
+        return payload.json_object(body::MALFORMED);
     }
     if content_type.starts_with("application/x-www-form-urlencoded") {
-        return Ok(body::form(&bytes, Repeated::Last));
+        return payload.form(Repeated::Last);
     }
-    match bytes.trim_ascii_start().first() {
-        Some(b'{' | b'[') => body::json_object(bytes).await.map_err(as_json(HINT)),
-        Some(_) if bytes.contains(&b'=') => Ok(body::form(&bytes, Repeated::First)),
+    match payload.bytes.trim_ascii_start().first() {
+        Some(b'{' | b'[') => payload.json_object(HINT),
+        Some(_) if payload.bytes.contains(&b'=') => payload.form(Repeated::First),
         _ => {
             let shown = if content_type.is_empty() {
                 "(missing)"
             } else {
-                &content_type
+                content_type
             };
             let detail = format!(
                 "Unsupported Content-Type: {shown}; use application/json, \
