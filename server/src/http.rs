@@ -4,6 +4,7 @@ use crate::app::App;
 use crate::cors;
 use crate::reply::{Reply, ReplyBody, fault, whole};
 use crate::routes::Route;
+use crate::stall::Stall;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
 use hyper::service::service_fn;
@@ -14,23 +15,32 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
 /// How long a client may take to send its request's head.
 const HEAD_PATIENCE: Duration = Duration::from_secs(60);
+/// How long a client may pause while it reads an answer.
+const READ_PATIENCE: Duration = Duration::from_secs(60);
+/// Most connections at a time; more wait until one ends.
+const CONNECTIONS: usize = 1024;
 /// How long requests in flight may hold up the end of the process.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Accepts connections until `stop` turns true, then ends those that are open.
 pub async fn serve(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiver<bool>) {
     let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(connections(open_files())));
+    let accept = async || {
+        let place = places.clone().acquire_owned().await;
+        listener.accept().await.map(|(stream, _)| (stream, place))
+    };
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = accept() => accepted,
             () = async { drop(stop.wait_for(|stop| *stop).await) } => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, place) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // For want of file descriptors, most likely: connections that end free some.
                 tracing::warn!("a connection was not accepted: {error}");
@@ -48,12 +58,13 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiv
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_PATIENCE)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Stall::new(stream, READ_PATIENCE)), service);
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!("a connection ended: {error}");
             }
+            drop(place);
         });
     }
     drop(listener);
@@ -63,6 +74,26 @@ pub async fn serve(app: Arc<App>, listener: TcpListener, mut stop: watch::Receiv
     {
         tracing::warn!("connections that did not end in time are closed");
     }
+}
+
+/// Files that the process may have open.
+fn open_files() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the call writes one `rlimit`, for which the pointer is valid and exclusive.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } {
+        0 => limit.rlim_cur,
+        _ => 256,
+    }
+}
+
+/// Most connections of a process that may have so many files open. A connection may have a file
+/// open beside its socket, and the rest of the process needs some.
+fn connections(open_files: u64) -> usize {
+    let room = open_files.saturating_sub(64) / 2;
+    usize::try_from(room).map_or(CONNECTIONS, |room| room.clamp(1, CONNECTIONS))
 }
 
 /// Answers one request.
@@ -157,4 +188,17 @@ fn preflight<T>(app: &App, request: &Request<T>) -> Option<Reply> {
         headers.insert(name, HeaderValue::from_static(value));
     }
     Some(reply)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_leave_room_for_files() {
+        assert_eq!(connections(u64::MAX), CONNECTIONS);
+        assert_eq!(connections(1024), 480);
+        assert_eq!(connections(0), 1);
+        assert!(open_files() > 0);
+    }
 }

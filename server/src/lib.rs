@@ -29,5 +29,6 @@ pub mod resolve;
 pub mod routes;
 pub mod run;
 pub mod seeds;
+pub mod stall;
 pub mod verify;
 pub mod worker;
