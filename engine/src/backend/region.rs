@@ -1,7 +1,7 @@
 //! Memory handles. A [`Region`] has a shape and a dtype and does no maths.
 
 use super::Backend;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::program::DType;
 use crate::program::build::ConstData;
 use std::sync::Arc;
@@ -103,14 +103,24 @@ impl Region {
 
     /// Copies all elements to the device.
     pub fn write_f32(&self, backend: &dyn Backend, data: &[f32]) -> Result<()> {
-        debug_assert_eq!(data.len(), self.len());
+        self.expect_len(data.len())?;
         backend.write(&self.buffer, self.offset, bytemuck::cast_slice(data))
     }
 
     /// Copies all elements to the device.
     pub fn write_i32(&self, backend: &dyn Backend, data: &[i32]) -> Result<()> {
-        debug_assert_eq!(data.len(), self.len());
+        self.expect_len(data.len())?;
         backend.write(&self.buffer, self.offset, bytemuck::cast_slice(data))
+    }
+
+    fn expect_len(&self, found: usize) -> Result<()> {
+        if found == self.len() {
+            return Ok(());
+        }
+        Err(Error::Bug(format!(
+            "{found} elements were written to a region {:?}",
+            self.shape
+        )))
     }
 
     /// All elements.

@@ -17,7 +17,7 @@ pub fn embed(
         .iter()
         .find(|id| usize::try_from(**id).map_or(true, |id| id >= rows))
     {
-        return Err(Error::Request(format!(
+        return Err(Error::Corrupt(format!(
             "token {id} is outside the vocabulary of {rows} entries; the tokenizer does not \
              belong to these weights"
         )));

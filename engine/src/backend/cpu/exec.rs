@@ -92,6 +92,8 @@ pub struct Prepared {
     program: Program,
     /// Place per value, by its root.
     places: Vec<Option<Place>>,
+    /// Size of the arena in which `places` and `scratch` lie.
+    arena_bytes: usize,
     /// Scratch space per step: offset in the arena and size.
     scratch: Vec<(usize, usize)>,
     /// From value to place, bytes.
@@ -139,6 +141,7 @@ impl Prepared {
         drop(inner);
         regions.extend(bound.regions.into_iter().flatten());
         let mut prepared = Prepared {
+            arena_bytes: plan.arena_bytes,
             scratch: plan.scratch.into_iter().zip(sizes).collect(),
             packed: vec![None; bound.program.steps.len()],
             scalars: bound.program.scalars(),
@@ -283,7 +286,9 @@ impl Ready for Prepared {
                 scalars.len()
             )));
         }
-        let inner = self.core.memory.lock();
+        let mut inner = self.core.memory.lock();
+        // Nothing to do, unless a larger program has failed to grow the arena meanwhile.
+        inner.grow_arena(self.arena_bytes)?;
         let mut frame = Frame {
             prepared: self,
             arena: inner.arena(),

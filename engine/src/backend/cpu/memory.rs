@@ -174,6 +174,8 @@ impl Inner {
     }
 
     /// Makes the arena at least this large. Its contents do not outlive a run, so none are kept.
+    ///
+    /// On failure the arena is empty: a program asks again before each of its runs.
     pub fn grow_arena(&mut self, bytes: usize) -> Result<()> {
         if bytes > self.arena.bytes() {
             // The old arena goes first: the two together may not fit.

@@ -201,6 +201,31 @@ mod tests {
     }
 
     #[test]
+    fn a_program_outlives_a_failed_growth_of_the_arena() {
+        let cpu = backend();
+        let mut b = Builder::new("test", Math::F32);
+        let x = b.input("x", &[1 << 16]);
+        let y = b.add(x, x);
+        let y = b.silu(y);
+        let y = b.add(y, x);
+        b.output("y", y);
+        let p = b.finish().unwrap();
+        let x = Region::from_f32(&cpu, &[1 << 16], &vec![1.0; 1 << 16]).unwrap();
+        let y = Region::zeros(&cpu, &[1 << 16], crate::program::DType::F32).unwrap();
+        let mut ready = prepare(&cpu, &p, &NoWeights, &[("x", &x)], &[("y", &y)]).unwrap();
+        assert!(cpu.core.memory.lock().grow_arena(usize::MAX / 2).is_err());
+        assert_eq!(cpu.core.memory.lock().arena().bytes(), 0);
+        ready.run(&[]).unwrap();
+        let want = 2.0 / (1.0 + (-2.0f32).exp()) + 1.0;
+        assert!(
+            y.read_f32(&cpu)
+                .unwrap()
+                .iter()
+                .all(|v| (v - want).abs() < 1e-5)
+        );
+    }
+
+    #[test]
     fn a_state_is_updated_in_its_own_region() {
         let cpu = backend();
         let mut b = Builder::new("test", Math::F32);
@@ -213,6 +238,22 @@ mod tests {
         ready.run(&[]).unwrap();
         ready.run(&[]).unwrap();
         assert_eq!(x.read_f32(&cpu).unwrap(), [4.0, 8.0, 12.0, 16.0]);
+    }
+
+    #[test]
+    fn a_region_is_written_whole_or_not_at_all() {
+        let cpu = backend();
+        let all = Region::zeros(&cpu, &[2, 2], crate::program::DType::F32).unwrap();
+        // Too long for the slab, though not for its buffer.
+        for (region, n) in [(&all, 3), (&all, 5), (&all.slab(0), 4)] {
+            let data = vec![1.0; n];
+            assert!(matches!(region.write_f32(&cpu, &data), Err(Error::Bug(_))));
+        }
+        assert!(matches!(
+            Region::from_i32(&cpu, &[2], &[1]),
+            Err(Error::Bug(_))
+        ));
+        assert_eq!(all.read_f32(&cpu).unwrap(), [0.0; 4]);
     }
 
     #[test]
@@ -237,7 +278,10 @@ mod tests {
         ] {
             let bytes = [a, b].map(i32::to_le_bytes).concat();
             cpu.write(ids.buffer(), 0, &bytes).unwrap();
-            assert_eq!(ready.run(&[]).is_ok(), ok, "{a} {b}");
+            match ready.run(&[]) {
+                Ok(()) => assert!(ok, "{a} {b}"),
+                Err(e) => assert!(!ok && matches!(e, Error::Corrupt(_)), "{a} {b}: {e}"),
+            }
         }
         cpu.write(ids.buffer(), 0, &[2i32, 0].map(i32::to_le_bytes).concat())
             .unwrap();
