@@ -8,14 +8,16 @@ use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Writes `pcm` to `path`, replacing a file of that name. On failure nothing is left behind and
-/// the previous file stays.
+/// Writes `pcm` to `path`, replacing a file of that name; a link keeps pointing to the file that
+/// is replaced. On failure nothing is left behind and the previous file stays.
 ///
 /// # Errors
-/// [`Error::Output`] naming the path and the cause: no such directory, not writable, disk full.
+/// [`Error::Output`] naming the path and the cause: no such directory, not writable, disk full,
+/// something there that is no regular file.
 pub fn write(path: &Path, pcm: Pcm, format: AudioFormat) -> Result<()> {
     let failed = |e: io::Error| Error::Output(explain(path, &e));
-    let partial = Partial::beside(path).map_err(failed)?;
+    let target = target(path).map_err(failed)?;
+    let partial = Partial::beside(&target).map_err(failed)?;
     let mut file = BufWriter::with_capacity(1 << 18, File::create(&partial.0).map_err(failed)?);
     match format {
         AudioFormat::Wav => wav::write_i16(&mut file, pcm),
@@ -24,9 +26,31 @@ pub fn write(path: &Path, pcm: Pcm, format: AudioFormat) -> Result<()> {
             mp3::encode(pcm, settings).and_then(|bytes| file.write_all(&bytes))
         }
     }
-    .and_then(|()| file.flush())
-    .and_then(|()| std::fs::rename(&partial.0, path))
+    .and_then(|()| file.into_inner().map_err(|e| e.into_error()))
+    // Some file systems report a full disk only now; after the rename it would be too late.
+    .and_then(|file| file.sync_all())
+    .and_then(|()| std::fs::rename(&partial.0, &target))
     .map_err(failed)
+}
+
+/// The regular file, there or not, that `path` leads to. Whatever else lies at the end of the
+/// path would be lost if a file took its name.
+fn target(path: &Path) -> io::Result<PathBuf> {
+    let other = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    let own = match std::fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(path.to_path_buf()),
+        own => own?.file_type(),
+    };
+    if !own.is_symlink() && own.is_file() {
+        return Ok(path.to_path_buf());
+    }
+    match std::fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => other("it is a link to nothing"),
+        Err(e) => Err(e),
+        Ok(end) if end.is_dir() => other("it is a directory; name a file in it"),
+        Ok(end) if !end.is_file() => other("it is a device, pipe or socket; name a file"),
+        Ok(_) => std::fs::canonicalize(path),
+    }
 }
 
 /// What a person reads when `path` could not be written.
@@ -119,6 +143,40 @@ mod tests {
         ));
         assert!(path.is_dir());
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_regular_files_are_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let link = |to: &Path, name: &str| {
+            let link = dir.path().join(name);
+            std::os::unix::fs::symlink(to, &link).unwrap();
+            link
+        };
+        let dangling = link(Path::new("nowhere"), "dangling");
+        let linked = link(&socket, "linked");
+        for (path, why) in [
+            (Path::new("/dev/null"), "device"),
+            (&socket, "socket"),
+            (&linked, "socket"),
+            (&dangling, "link to nothing"),
+            (dir.path(), "directory"),
+        ] {
+            let error = write(path, SONG, AudioFormat::Wav).unwrap_err();
+            assert!(matches!(error, Error::Output(_)), "{error:?}");
+            assert!(error.to_string().contains(why), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
+
+        let song = dir.path().join("song.wav");
+        std::fs::write(&song, "old").unwrap();
+        let alias = link(Path::new("song.wav"), "alias.wav");
+        write(&alias, SONG, AudioFormat::Wav).unwrap();
+        assert!(std::fs::symlink_metadata(&alias).unwrap().is_symlink());
+        assert!(std::fs::metadata(&song).unwrap().len() > 1000);
     }
 
     #[test]
