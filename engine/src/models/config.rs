@@ -76,7 +76,7 @@ pub struct DitConfig {
     pub sliding_window: usize,
     /// Per DiT layer; see [`DitConfig::encoder_layer_type`] for the encoders.
     pub layer_types: Vec<LayerType>,
-    /// Whether any layer slides at all.
+    /// Whether layers that `layer_types` does not list may slide.
     pub use_sliding_window: bool,
     /// Channels of the DiT's input: source latent, mask, noisy latent.
     pub in_channels: usize,
@@ -189,7 +189,7 @@ impl DitConfig {
             pool_window_size: f.whole("pool_window_size", Some(5), 1..=1000)?,
             text_hidden_dim: f.size("text_hidden_dim", Some(1024))?,
             timbre_hidden_dim: f.size("timbre_hidden_dim", Some(64))?,
-            timbre_fix_frame: f.size("timbre_fix_frame", Some(750))?,
+            timbre_fix_frame: f.whole("timbre_fix_frame", Some(750), 1..=15_000)?,
             num_lyric_encoder_hidden_layers: stack("num_lyric_encoder_hidden_layers", 8)?,
             num_timbre_encoder_hidden_layers: stack("num_timbre_encoder_hidden_layers", 4)?,
             num_attention_pooler_hidden_layers: stack("num_attention_pooler_hidden_layers", 2)?,
@@ -525,9 +525,9 @@ fn layer_types(f: &Fields, layers: usize, sliding: bool) -> Result<Vec<LayerType
     }
     list.iter()
         .map(|entry| match entry.as_str() {
-            // Without the switch upstream hands sliding layers no mask at all.
-            Some("sliding_attention") if sliding => Ok(LayerType::Sliding),
-            Some("sliding_attention" | "full_attention") => Ok(LayerType::Full),
+            // An explicit list wins over `use_sliding_window`.
+            Some("sliding_attention") => Ok(LayerType::Sliding),
+            Some("full_attention") => Ok(LayerType::Full),
             _ => Err(refuse(
                 "entries \"sliding_attention\" or \"full_attention\"",
             )),

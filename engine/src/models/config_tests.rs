@@ -85,9 +85,17 @@ fn absent_encoder_keys_fall_back_to_the_decoder() {
 
 #[test]
 fn without_a_window_nothing_slides() {
-    let c = dit(&with(xl(), "use_sliding_window", json!(false))).unwrap();
+    let c = with(xl(), "use_sliding_window", json!(false));
+    let c = dit(&without(c, "layer_types")).unwrap();
     assert!(c.layer_types.iter().all(|t| *t == LayerType::Full));
     assert_eq!(c.encoder_layer_type(8), LayerType::Full);
+}
+
+#[test]
+fn listed_layers_win_over_the_switch() {
+    let c = dit(&with(xl(), "use_sliding_window", json!(false))).unwrap();
+    assert_eq!(c.layer_types[1..3], [LayerType::Full, LayerType::Sliding]);
+    assert_eq!(c.encoder_layer_type(4), LayerType::Full);
 }
 
 #[test]
@@ -105,6 +113,7 @@ fn every_refusal_names_key_found_and_expected() {
         ("num_key_value_heads", json!(3), "divisor of the 4"),
         ("encoder_num_key_value_heads", json!(3), "divisor of the 2"),
         ("head_dim", json!(5), "even"),
+        ("timbre_fix_frame", json!(15_001), "1 to 15000"),
         ("hidden_act", json!("gelu"), "silu"),
         (
             "rope_scaling",
