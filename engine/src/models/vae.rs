@@ -4,13 +4,27 @@ use super::config::VaeConfig;
 use crate::error::Result;
 use crate::program::{Builder, Math, Op, Program, Val, WeightDecl, WeightForm};
 
-/// Latents a decoder tile must see on each side of its core so that the core equals the untiled
-/// result: the structure's receptive field, 16003 samples back and 17922 ahead of a frame's
-/// first sample, in frames of 1920.
-pub const DECODE_OVERLAP: usize = 9;
+/// Taps of every convolution that keeps the length, but for the second of a residual unit.
+const KERNEL: usize = 7;
 
 /// Dilations of the three residual units of a block.
 const DILATIONS: [usize; 3] = [1, 3, 9];
+
+/// Frames a decoder tile must see on each side of its core so that the core equals the untiled
+/// result: the receptive field of one frame's samples, followed from the audio back to the
+/// latents. 9 for the published strides.
+pub fn decode_overlap(c: &VaeConfig) -> usize {
+    let reach = (KERNEL / 2) as i64;
+    let (mut first, mut last) = (-reach, c.hop() as i64 - 1 + reach);
+    let units = reach * DILATIONS.iter().sum::<usize>() as i64;
+    for stride in &c.downsampling_ratios {
+        let (pad, stride) = (stride.div_ceil(2) as i64, *stride as i64);
+        // Sample `o` is made of inputs `i` with 0 <= o + pad - stride i < 2 stride.
+        first = (first - units + pad - stride).div_euclid(stride);
+        last = (last + units + pad).div_euclid(stride);
+    }
+    (reach - first).max(last + reach).max(0) as usize
+}
 
 /// Input `latents` `(1, T, C)`, output `audio` `(1, hop T, channels)`; not limited in level.
 pub fn vae_decoder(c: &VaeConfig, math: Math, frames: usize) -> Result<Program> {
@@ -21,7 +35,12 @@ pub fn vae_decoder(c: &VaeConfig, math: Math, frames: usize) -> Result<Program> 
     let width = |i: usize| c.decoder_channels * multiples[i];
     let blocks = c.downsampling_ratios.len();
     let x = b.input("latents", &[1, frames, c.decoder_input_channels]);
-    let mut x = conv(&mut b, "decoder.conv1", x, Conv::plain(width(blocks), 7));
+    let mut x = conv(
+        &mut b,
+        "decoder.conv1",
+        x,
+        Conv::plain(width(blocks), KERNEL),
+    );
     b.tap("dec.conv1", x);
     for i in 0..blocks {
         let stride = c.downsampling_ratios[blocks - 1 - i];
@@ -37,7 +56,7 @@ pub fn vae_decoder(c: &VaeConfig, math: Math, frames: usize) -> Result<Program> 
     let last = Conv {
         bias: false,
         snake: Some("decoder.snake1"),
-        ..Conv::plain(c.audio_channels, 7)
+        ..Conv::plain(c.audio_channels, KERNEL)
     };
     let x = conv(&mut b, "decoder.conv2", x, last);
     b.output("audio", x);
@@ -76,7 +95,7 @@ fn res_unit(b: &mut Builder, name: &str, x: Val, dilation: usize) -> Val {
     let first = Conv {
         dilation,
         snake: Some(&snake1),
-        ..Conv::plain(c, 7)
+        ..Conv::plain(c, KERNEL)
     };
     let h = conv(b, &format!("{name}.conv1"), x, first);
     let second = Conv {
@@ -144,4 +163,63 @@ fn snake_weights(b: &mut Builder, name: &str, c: usize) -> (Val, Val) {
         b.vector(format!("{name}.alpha"), &shape, &[c]),
         b.vector(format!("{name}.beta"), &shape, &[c]),
     )
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::backend::cpu::CpuBackend;
+    use crate::backend::{HostData, NoWeights, run_once};
+    use std::path::Path;
+
+    fn config(ratios: &[usize]) -> VaeConfig {
+        let text = serde_json::json!({
+            "channel_multiples": vec![1; ratios.len()], "decoder_channels": 1,
+            "decoder_input_channels": 1, "downsampling_ratios": ratios,
+            "encoder_hidden_size": 2
+        });
+        VaeConfig::parse(&text.to_string(), Path::new("config.json")).unwrap()
+    }
+
+    /// Frames on either side of a frame that change its samples, by trying. Every matrix is made
+    /// an input of ones and every vector one of zeros: silence stays zero, and nothing cancels.
+    fn tried(c: &VaeConfig, frames: usize) -> usize {
+        let mut program = vae_decoder(c, Math::F32, frames).unwrap();
+        let mut ones = Vec::new();
+        for info in &mut program.vals {
+            if let crate::program::ValKind::Weight(decl) = &info.kind {
+                let name = decl.name.clone();
+                let value = if info.shape.len() > 1 { 1.0 } else { 0.0 };
+                ones.push((name.clone(), vec![value; info.len()]));
+                info.dtype = crate::program::DType::F32;
+                info.kind = crate::program::ValKind::Input(name);
+            }
+        }
+        let cpu = CpuBackend::new(1, None).unwrap();
+        let audio = |i: usize| {
+            let mut latents = vec![0f32; frames];
+            latents[i] = 1.0;
+            let mut inputs = vec![("latents", HostData::F32(&latents))];
+            inputs.extend(ones.iter().map(|(n, v)| (n.as_str(), HostData::F32(v))));
+            let mut out = run_once(&cpu, &program, &NoWeights, &inputs, &[]).unwrap();
+            out.take_f32("audio").unwrap()
+        };
+        let middle = frames / 2;
+        let step = c.hop() * 2;
+        let frame = middle * step..(middle + 1) * step;
+        let heard = |i: &usize| audio(*i)[frame.clone()].iter().any(|x| *x != 0.0);
+        let touched: Vec<usize> = (0..frames).filter(heard).collect();
+        (middle - touched[0]).max(touched[touched.len() - 1] - middle)
+    }
+
+    #[test]
+    fn the_overlap_is_the_receptive_field() {
+        assert_eq!(decode_overlap(&config(&[2, 4, 4, 6, 10])), 9);
+        for ratios in [&[2][..], &[4, 6], &[2, 4, 4]] {
+            let c = config(ratios);
+            let overlap = decode_overlap(&c);
+            assert_eq!(tried(&c, 4 * overlap + 3), overlap, "{ratios:?}");
+        }
+    }
 }

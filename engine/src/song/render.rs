@@ -4,7 +4,7 @@
 use crate::backend::{Backend, Region, Weights, prepare};
 use crate::error::{Error, Result};
 use crate::models::config::VaeConfig;
-use crate::models::vae::{DECODE_OVERLAP, vae_decoder};
+use crate::models::vae::{decode_overlap, vae_decoder};
 use crate::program::{DType, Math};
 use crate::song::{Stage, Watch};
 use std::ops::Range;
@@ -113,7 +113,7 @@ impl Decoder<'_> {
 
     /// [`Decoder::decode`] with the tile and overlap of generation.
     pub fn decode_song(&self, latents: &[f32], watch: &dyn Watch) -> Result<Vec<f32>> {
-        self.decode(latents, TILE, DECODE_OVERLAP, watch)
+        self.decode(latents, TILE, decode_overlap(self.config), watch)
     }
 }
 
