@@ -77,7 +77,8 @@ pub fn turbo(steps: Option<usize>, shift: f64, timesteps: Option<&[f64]>) -> Res
 }
 
 /// Schedule of a base or sft model: a straight line from 1 to 0 bent by `shift`, or `timesteps`
-/// as given (a list that does not end in 0 is closed with it, or the result would stay noisy).
+/// as given but for its end, which is one 0: without it the result would stay noisy, and a step
+/// from 0 to 0 does nothing.
 ///
 /// # Errors
 /// [`Error::Request`] when there are no steps, or a time or the shift is not a usable number.
@@ -86,10 +87,11 @@ pub fn base(steps: usize, shift: f64, timesteps: Option<&[f64]>) -> Result<Vec<f
     if let Some(given) = timesteps {
         check_times(given)?;
         let mut times: Vec<f32> = given.iter().map(|&t| t as f32).collect();
-        if times.last() != Some(&0.0) {
-            times.push(0.0);
+        while times.last() == Some(&0.0) {
+            times.pop();
         }
-        if times.len() > 1 {
+        if !times.is_empty() {
+            times.push(0.0);
             return Ok(times);
         }
     }
@@ -233,7 +235,10 @@ mod tests {
     fn custom_base_times_are_used_as_given_and_closed() {
         assert_eq!(base(50, 1.0, Some(&[0.97, 0.4])).unwrap(), [0.97, 0.4, 0.0]);
         assert_eq!(base(50, 1.0, Some(&[0.97, 0.0])).unwrap(), [0.97, 0.0]);
-        assert_eq!(base(2, 1.0, Some(&[])).unwrap(), [1.0, 0.5, 0.0]);
+        assert_eq!(base(50, 1.0, Some(&[0.9, 0.0, 0.0])).unwrap(), [0.9, 0.0]);
+        for none in [&[][..], &[0.0], &[0.0, 0.0]] {
+            assert_eq!(base(2, 1.0, Some(none)).unwrap(), [1.0, 0.5, 0.0]);
+        }
     }
 
     #[test]

@@ -139,9 +139,9 @@ pub struct StageTimes {
     pub load_s: f64,
     /// Tokens and text encoder.
     pub text_s: f64,
-    /// Condition encoders and cross-attention keys and values.
+    /// Condition encoders.
     pub condition_s: f64,
-    /// All denoising steps.
+    /// Cross-attention keys and values, initial upload and all denoising steps.
     pub diffuse_s: f64,
     /// Denoising steps that ran; a list of times has its own number of them.
     pub steps: usize,
