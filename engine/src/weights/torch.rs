@@ -43,6 +43,13 @@ impl Silence {
                 tensor.shape
             )));
         }
+        if let Some(i) = data.iter().position(|x| !x.is_finite()) {
+            return Err(Error::Corrupt(format!(
+                "{}: silence_latent: the value of frame {} is not finite: download the file again",
+                checkpoint.file(tensor).display(),
+                i / channels
+            )));
+        }
         Ok(Silence {
             frames: data.len() / channels,
             channels,

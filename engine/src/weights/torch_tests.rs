@@ -113,6 +113,29 @@ fn sixty_four_bit_sizes_are_read_from_the_extra_field() {
     }
 }
 
+#[test]
+fn a_tensor_that_is_not_finite_is_refused() {
+    use safetensors::tensor::{Dtype, TensorView, serialize};
+    for (value, ok) in [(0.5, true), (f32::INFINITY, false), (f32::NAN, false)] {
+        let dir = tempfile::tempdir().unwrap();
+        let bytes: Vec<u8> = [0.0, 0.0, value, 0.0f32]
+            .iter()
+            .flat_map(|x| x.to_le_bytes())
+            .collect();
+        let view = TensorView::new(Dtype::F32, vec![1, 2, 2], &bytes).unwrap();
+        let file = serialize([("silence_latent", view)], None).unwrap();
+        std::fs::write(dir.path().join("model.safetensors"), file).unwrap();
+        let checkpoint = Checkpoint::open(dir.path()).unwrap();
+        match Silence::load(dir.path(), &checkpoint, 2) {
+            Ok(silence) => assert!(ok && silence.frames == 2, "{value}"),
+            Err(e) => assert!(
+                !ok && e.to_string().contains("frame 1 is not finite"),
+                "{e}"
+            ),
+        }
+    }
+}
+
 proptest! {
     /// Any cut and any changed byte gives a value or an error, never a panic.
     #[test]

@@ -63,7 +63,8 @@ pub struct Partial {
 }
 
 impl Partial {
-    /// Starts the directory `finished`; its parents are made.
+    /// Starts the directory `finished`; its parents are made. What processes that are no more
+    /// left unfinished under this name is removed.
     pub fn begin(finished: &Path) -> Result<Self> {
         let name = finished
             .file_name()
@@ -79,6 +80,7 @@ impl Partial {
             _ => Path::new("."),
         };
         fs::create_dir_all(parent).map_err(|e| unwritable(parent, &e))?;
+        remove_stale(parent, name);
         // Two threads may be making the same tree, as two processes may.
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
@@ -106,6 +108,44 @@ impl Drop for Partial {
         // Gone after `finish`; otherwise there is nobody to tell.
         let _ = fs::remove_dir_all(&self.temporary);
     }
+}
+
+/// Removes the temporary directories for `name` of processes that ended without tidying up.
+fn remove_stale(parent: &Path, name: &str) {
+    let prefix = format!(".{name}.partial-");
+    // Only tidying: what cannot be listed or removed is nobody's loss but of space.
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let owner = entry.file_name().to_str().and_then(|n| {
+            let (process, number) = n.strip_prefix(&prefix)?.split_once('-')?;
+            number.parse::<u32>().ok()?;
+            process.parse::<u32>().ok()
+        });
+        if owner.is_some_and(|process| !is_alive(process)) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// Whether a process of this number may exist.
+#[cfg(unix)]
+fn is_alive(process: u32) -> bool {
+    let Ok(process) = libc::pid_t::try_from(process) else {
+        return false;
+    };
+    // 0 would mean our own group.
+    if process == 0 {
+        return false;
+    }
+    // SAFETY: signal 0 is never delivered, it only asks whether the process is there.
+    let gone = unsafe { libc::kill(process, 0) } != 0
+        && std::io::Error::last_os_error().raw_os_error() == Some(libc::ESRCH);
+    !gone
+}
+
+/// Without a way to ask, everybody may be alive.
+#[cfg(not(unix))]
+fn is_alive(_: u32) -> bool {
+    true
 }
 
 /// Writes a file of text or bytes.
@@ -356,6 +396,31 @@ mod tests {
         let (split, three) = read(130, &mut progress);
         assert_eq!((one, three), (1, 3));
         assert_eq!(whole, split);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn leavings_of_ended_processes_are_removed() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let ended = child.id();
+        child.wait().unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let make = |name: String| {
+            fs::create_dir(dir.path().join(&name)).unwrap();
+            fs::write(dir.path().join(&name).join("x"), b"x").unwrap();
+            name
+        };
+        let stale = make(format!(".model.partial-{ended}-0"));
+        let kept = [
+            make(format!(".model.partial-{}-77777", std::process::id())),
+            make(format!(".other.partial-{ended}-0")),
+            make(".model.partial-x-0".into()),
+            make(format!(".model.partial-{ended}")),
+        ];
+        let partial = Partial::begin(&dir.path().join("model")).unwrap();
+        assert!(!dir.path().join(stale).exists());
+        assert!(kept.iter().all(|name| dir.path().join(name).is_dir()));
+        partial.finish().unwrap();
     }
 
     #[test]
