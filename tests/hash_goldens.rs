@@ -11,6 +11,7 @@ use engine::models::config::{TextConfig, VaeConfig};
 use engine::models::{dit, text_encoder, vae};
 use engine::program::{Builder, Dcw, DcwMode, Math, Scalar};
 use engine::sample::denoise::{Condition, Job, Network, denoise};
+use engine::sample::noise::StepNoise;
 use engine::sample::repaint::Repaint;
 use engine::sample::{schedule, wavelet};
 use engine::song::encode::TextEncoder;
@@ -271,7 +272,7 @@ fn sample(m: &Model, v: &Variant) -> Vec<f32> {
         sampling: &sampling,
         start: &start,
         noise: &noise,
-        step_noise: &[],
+        step_noise: StepNoise::Given(&[]),
         conditions: &conditions,
         switch_step,
         repaint: (v.task == Task::Repaint).then_some(repaint),

@@ -1,11 +1,12 @@
 //! Whole songs on the tiny tree: what a seed, a batch and a thread count may and may not change.
 
 use engine::backend::cpu::CpuBackend;
-use engine::program::{Dcw, DcwMode, Math};
+use engine::backend::{Backend, Bound, Buffer, Caps, HostBytes, Ready};
+use engine::program::{Dcw, DcwMode, Math, Op, Program};
 use engine::sample::noise::NoiseKind;
 use engine::song::{
     Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Output, Sampling, Solver, Song,
-    SongRequest, Stage, Watch,
+    SongRequest, Stage, StageTimes, Watch,
 };
 use engine::text::prompt;
 use std::path::Path;
@@ -13,11 +14,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 fn engine(threads: usize, math: Math) -> Engine {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
     let backend = CpuBackend::new(threads, None).expect("the CPU backend opens");
+    engine_on(Arc::new(backend), math)
+}
+
+fn engine_on(backend: Arc<dyn Backend>, math: Math) -> Engine {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
     Engine::open(EngineOptions {
         checkpoints: root,
-        backend: Arc::new(backend),
+        backend,
         math,
         noise: NoiseKind::default(),
     })
@@ -139,4 +144,154 @@ fn a_job_stops_between_steps_and_the_engine_goes_on() {
     assert_eq!(engine.make(&request, &watch), Err(engine::Error::Cancelled));
     assert_eq!(watch.1.load(Ordering::SeqCst), 2);
     assert!(engine.make(&request, &NoWatch).is_ok());
+}
+
+/// A CPU that claims to have less memory than it has.
+struct Small(CpuBackend, Caps);
+
+impl Small {
+    fn new(memory_bytes: u64) -> Arc<dyn Backend> {
+        let cpu = CpuBackend::new(2, None).expect("the CPU backend opens");
+        let caps = Caps {
+            memory_bytes,
+            ..cpu.caps().clone()
+        };
+        Arc::new(Small(cpu, caps))
+    }
+}
+
+impl Backend for Small {
+    fn caps(&self) -> &Caps {
+        &self.1
+    }
+    fn claims(&self, op: &Op) -> bool {
+        self.0.claims(op)
+    }
+    fn scratch_bytes(&self, program: &Program, step: usize) -> usize {
+        self.0.scratch_bytes(program, step)
+    }
+    fn alloc(&self, bytes: usize) -> engine::Result<Buffer> {
+        self.0.alloc(bytes)
+    }
+    fn adopt(&self, host: HostBytes) -> engine::Result<Buffer> {
+        self.0.adopt(host)
+    }
+    fn write(&self, to: &Buffer, offset: usize, bytes: &[u8]) -> engine::Result<()> {
+        self.0.write(to, offset, bytes)
+    }
+    fn read(&self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> engine::Result<()> {
+        self.0.read(from, offset, bytes)
+    }
+    fn prepare(&self, bound: Bound) -> engine::Result<Box<dyn Ready>> {
+        self.0.prepare(bound)
+    }
+}
+
+/// Records what is reported of denoising.
+struct Steps(std::sync::Mutex<Vec<(usize, usize)>>);
+
+impl Watch for Steps {
+    fn progress(&self, stage: Stage, done: usize, total: usize) {
+        if stage == Stage::Diffuse {
+            self.0.lock().expect("no panic").push((done, total));
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_batch_that_does_not_fit_is_made_one_by_one_or_refused() {
+    let mut request = request("acestep-v15-turbo", &[7, 8, 9]);
+    request.sampling.method = Method::Sde;
+    let mut large = engine(2, Math::F32);
+    let want = large.make(&request, &NoWatch).expect("a batch is made");
+    let prepared = large
+        .prepare(&request, &mut StageTimes::default(), &NoWatch)
+        .expect("prompts are encoded");
+    let needs = |at_once| {
+        let needs = large.needs(&request, &prepared, at_once);
+        needs.expect("the programs are sound")
+    };
+
+    let watch = Steps(std::sync::Mutex::default());
+    let song = engine_on(Small::new(needs(3) - 1), Math::F32)
+        .make(&request, &watch)
+        .expect("one at a time fits");
+    assert_eq!(song.items, want.items);
+    assert_eq!(song.times.evaluations, 3 * want.times.evaluations);
+    let steps = watch.0.into_inner().expect("no panic");
+    assert_eq!((steps[0], steps[steps.len() - 1]), ((0, 12), (12, 12)));
+    assert!(steps.windows(2).all(|w| w[0].0 <= w[1].0), "{steps:?}");
+
+    let refused = engine_on(Small::new(needs(1) - 1), Math::F32).make(&request, &NoWatch);
+    let Err(engine::Error::TooBig {
+        needs: said,
+        suggestion,
+        ..
+    }) = refused
+    else {
+        panic!("{refused:?}")
+    };
+    assert_eq!(said, needs(1));
+    assert!(suggestion.starts_with("try batch 1"), "{suggestion}");
+}
+
+/// A VAE of another rate would make songs of a wrong length and pitch.
+#[cfg(unix)]
+#[test]
+fn a_vae_of_another_rate_is_refused() {
+    use std::os::unix::fs::symlink;
+    let tiny = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
+    let config = std::fs::read_to_string(tiny.join("vae/config.json")).expect("read");
+    let changed = config.replace("48000", "44100");
+    assert_ne!(changed, config);
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let link = |from: &Path, to: &Path| {
+        for entry in std::fs::read_dir(from).expect("listed").flatten() {
+            let name = entry.file_name();
+            if name != "vae" && (name != "config.json" || !to.ends_with("vae")) {
+                symlink(entry.path(), to.join(name)).expect("linked");
+            }
+        }
+    };
+    let vae = dir.path().join("vae");
+    std::fs::create_dir(&vae).expect("made");
+    link(&tiny, dir.path());
+    link(&tiny.join("vae"), &vae);
+    std::fs::write(vae.join("config.json"), changed).expect("written");
+    let mut engine = Engine::open(EngineOptions {
+        checkpoints: dir.path().into(),
+        backend: Small::new(0),
+        math: Math::F32,
+        noise: NoiseKind::default(),
+    })
+    .expect("the tree opens");
+    let error = engine.load("acestep-v15-turbo", &NoWatch);
+    let Err(engine::Error::Corrupt(text)) = error else {
+        panic!("{error:?}")
+    };
+    assert!(text.contains("sampling_rate"), "{text}");
+}
+
+/// Stops a job while it loads.
+struct StopLoad;
+
+impl Watch for StopLoad {
+    fn progress(&self, stage: Stage, done: usize, _: usize) {
+        assert!(stage == Stage::Load && done == 0, "{stage:?} {done}");
+    }
+
+    fn cancelled(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_job_stops_between_the_parts_that_it_loads() {
+    let request = request("acestep-v15-turbo", &[1]);
+    let stopped = engine(1, Math::F32).make(&request, &StopLoad);
+    assert_eq!(stopped, Err(engine::Error::Cancelled));
 }

@@ -55,6 +55,10 @@ pub trait Backend: Send + Sync {
     fn caps(&self) -> &Caps;
     /// Whether there is a kernel for the operation. Primitives must be claimed.
     fn claims(&self, op: &Op) -> bool;
+    /// Bytes that step `step` of `program` takes beside its operands while it runs.
+    fn scratch_bytes(&self, _program: &Program, _step: usize) -> usize {
+        0
+    }
     /// Zeroed memory.
     fn alloc(&self, bytes: usize) -> Result<Buffer>;
     /// Memory with the contents of a weight. A backend that computes where the file is mapped

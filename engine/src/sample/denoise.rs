@@ -1,6 +1,7 @@
 //! The denoising loop: schedule in, latents out. Decisions on the host, arithmetic on the device;
 //! inside the loop nothing is allocated, uploaded or read back.
 
+use super::noise::{StepNoise, Stream};
 use super::repaint::{Repaint, blend_border};
 use super::update::{Guide, Move, Update, scalars, slot};
 use crate::backend::{Backend, NoWeights, Ready, Region, Weights, prepare};
@@ -51,8 +52,8 @@ pub struct Job<'a> {
     pub start: &'a [f32],
     /// Initial noise, for known latents at a noise level `(B, T, C)`.
     pub noise: &'a [f32],
-    /// Fresh noise per step `(steps, B, T, C)`; needed by [`Method::Sde`].
-    pub step_noise: &'a [f32],
+    /// Fresh noise per step; needed by [`Method::Sde`].
+    pub step_noise: StepNoise<'a>,
     /// The condition, and the one that takes over at `switch_step`.
     pub conditions: &'a [Condition<'a>],
     /// Step from which the second condition is used.
@@ -250,7 +251,8 @@ impl<'a> Loop<'a> {
             return Guide::Off;
         }
         match s.guidance {
-            Guidance::Adg if !corrector || t > 0.0 => Guide::Adg,
+            // Its angles are taken between clean samples, which at t = 0 do not differ.
+            Guidance::Adg if t > 0.0 => Guide::Adg,
             Guidance::Apg if !corrector => Guide::Apg,
             _ => Guide::Cfg,
         }
@@ -400,10 +402,12 @@ impl State {
         let from = |data: &[f32]| Region::from_f32(backend, &shape, data);
         let step_noise = match job.sampling.method {
             Method::Ode => None,
-            Method::Sde => {
-                let shape = [job.schedule.len(), shape[0], shape[1], shape[2]];
-                Some(Region::from_f32(backend, &shape, job.step_noise)?)
-            }
+            Method::Sde => Some(step_noise(
+                backend,
+                job.step_noise,
+                job.schedule.len(),
+                shape,
+            )?),
         };
         let mask = |r: Repaint| Region::from_f32(backend, &shape[..2], r.mask);
         Ok(State {
@@ -420,6 +424,38 @@ impl State {
             clean: job.repaint.map(|r| from(r.clean)).transpose()?,
         })
     }
+}
+
+/// Noise of all steps `(steps, B, T, C)` on the device, drawn one item at a time: the host never
+/// holds it all.
+fn step_noise(
+    backend: &dyn Backend,
+    noise: StepNoise,
+    steps: usize,
+    [batch, frames, channels]: [usize; 3],
+) -> Result<Region> {
+    let all = Region::zeros(backend, &[steps, batch, frames, channels], DType::F32)?;
+    let seeds = match noise {
+        StepNoise::Given(data) => {
+            all.write_f32(backend, data)?;
+            return Ok(all);
+        }
+        StepNoise::Seeds(seeds) => seeds,
+    };
+    if seeds.len() != batch {
+        return Err(Error::Bug(format!(
+            "{} seeds of step noise were given for {batch} items",
+            seeds.len()
+        )));
+    }
+    let mut one = vec![0f32; frames * channels];
+    for step in 0..steps {
+        for (item, seed) in seeds.iter().enumerate() {
+            Stream::sde(step).fill(*seed, &mut one);
+            all.slab(step).slab(item).write_f32(backend, &one)?;
+        }
+    }
+    Ok(all)
 }
 
 /// Time embeddings of every step and of the end, `temb` and `proj`.

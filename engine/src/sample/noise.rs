@@ -124,6 +124,15 @@ impl Stream {
     }
 }
 
+/// Fresh noise for every step of a run over several items.
+#[derive(Debug, Clone, Copy)]
+pub enum StepNoise<'a> {
+    /// Streams of these seeds, one seed per item: see [`Stream::sde`].
+    Seeds(&'a [u64]),
+    /// Numbers that are given, `(steps, B, T, C)`; none where no step wants any.
+    Given(&'a [f32]),
+}
+
 /// One block of Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
 /// 2011).
 pub fn philox4x32(mut counter: [u32; 4], mut key: [u32; 2]) -> [u32; 4] {

@@ -6,8 +6,9 @@ use crate::error::{Error, Result};
 use crate::models::config::DitConfig;
 use crate::program::Math;
 use crate::sample::denoise::{Condition, Job, Network, denoise};
-use crate::sample::noise::{NoiseKind, Stream};
+use crate::sample::noise::{NoiseKind, StepNoise};
 use crate::sample::schedule;
+use crate::song::fit::{Fit, JobShape};
 use crate::song::loaded::{LoadedDit, LoadedText, LoadedVae};
 use crate::song::progress::Part;
 use crate::song::request::{Method, Song, SongItem, SongRequest, StageTimes};
@@ -18,6 +19,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+/// Samples per second and channel.
+pub const SAMPLING_RATE: usize = 48_000;
 /// Latent frames per second.
 pub const FRAMES_PER_SECOND: usize = 25;
 /// Shorter songs are computed at this length (5.12 s), as upstream does.
@@ -117,21 +120,29 @@ impl Engine {
     }
 
     /// Maps and checks a diffusion model, the text encoder and the VAE, and computes what does
-    /// not depend on the request (folded weights, the timbre of silence).
+    /// not depend on the request (folded weights, the timbre of silence). What is loaded before a
+    /// cancellation stays.
     pub fn load(&mut self, model: &str, watch: &dyn Watch) -> Result<()> {
         let (total, math) = (3, self.options.math);
         let backend = self.options.backend.clone();
-        watch.progress(Stage::Load, 0, total);
+        let go_on = |done| {
+            watch.progress(Stage::Load, done, total);
+            if watch.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            Ok(())
+        };
+        go_on(0)?;
         if self.text.is_none() {
             self.text = Some(LoadedText::open(&self.tree, math)?);
         }
-        watch.progress(Stage::Load, 1, total);
+        go_on(1)?;
         if self.vae.is_none() {
             let vae = LoadedVae::open(&self.tree.vae()?, math)?;
             vae.fold(&*backend, math)?;
             self.vae = Some(vae);
         }
-        watch.progress(Stage::Load, 2, total);
+        go_on(2)?;
         if !self.dits.iter().any(|(d, _)| d.name == model) {
             let path = self.tree.dit(Some(model))?.path.clone();
             let dit = LoadedDit::open(model, &path, math)?;
@@ -161,6 +172,18 @@ impl Engine {
                 dit.config.audio_acoustic_hidden_dim,
                 vae.config.decoder_input_channels,
             ),
+            // Lengths, schedules of frames and file formats all count on these two.
+            (
+                "the VAE's sampling_rate and the samples per second of a song",
+                vae.config.sampling_rate,
+                SAMPLING_RATE,
+            ),
+            (
+                "the VAE's samples per latent (product of downsampling_ratios) and those of a \
+                 model of 25 latents per second",
+                vae.config.hop(),
+                SAMPLING_RATE / FRAMES_PER_SECOND,
+            ),
         ];
         match pairs.iter().find(|(_, a, b)| a != b) {
             None => Ok(()),
@@ -188,7 +211,11 @@ impl Engine {
         found.ok_or_else(|| Error::Bug(format!("model {name} is not loaded")))
     }
 
-    /// Request to songs.
+    /// Request to songs. Items that do not fit into memory together are denoised one after
+    /// another, with the same result.
+    ///
+    /// # Errors
+    /// [`Error::TooBig`] when not even one fits; [`Error::Cancelled`]; and what the stages report.
     pub fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
         let mut times = StageTimes::default();
         let start = Instant::now();
@@ -196,7 +223,7 @@ impl Engine {
         times.load_s = start.elapsed().as_secs_f64();
         let prepared = self.prepare(request, &mut times, watch)?;
         let start = Instant::now();
-        let latents = self.diffuse(request, &prepared, &mut times, watch)?;
+        let latents = self.diffuse_all(request, &prepared, &mut times, watch)?;
         times.diffuse_s = start.elapsed().as_secs_f64();
         let start = Instant::now();
         let mut items = Vec::new();
@@ -289,6 +316,68 @@ impl Engine {
         noise
     }
 
+    /// Bytes that diffusion and decoding take when `at_once` items are denoised together.
+    pub fn needs(&self, request: &SongRequest, prepared: &Prepared, at_once: usize) -> Result<u64> {
+        let (fit, job) = self.fit(request, prepared)?;
+        fit.needs(&job, at_once)
+    }
+
+    fn fit(&self, request: &SongRequest, prepared: &Prepared) -> Result<(Fit<'_>, JobShape)> {
+        let (dit, _) = self.dit(&request.model)?;
+        let sampling = &request.sampling;
+        let fit = Fit {
+            backend: self.backend(),
+            dit: &dit.config,
+            vae: &self.vae()?.config,
+            math: self.options.math,
+        };
+        let job = JobShape {
+            items: request.seeds.len(),
+            frames: prepared.frames,
+            rows: prepared.rows,
+            steps: prepared.schedule.len() - 1,
+            guided: !dit.config.is_turbo && sampling.guidance_scale > 1.0,
+            step_noise: sampling.method == Method::Sde,
+        };
+        Ok((fit, job))
+    }
+
+    /// [`Engine::diffuse`], as many items at once as fit.
+    fn diffuse_all(
+        &self,
+        request: &SongRequest,
+        prepared: &Prepared,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f32>> {
+        let (fit, job) = self.fit(request, prepared)?;
+        if fit.items_at_once(&job, self.backend().caps().memory_bytes)? == job.items {
+            return self.diffuse(request, prepared, times, watch);
+        }
+        let mut latents = Vec::with_capacity(prepared.noise.len());
+        let noises = prepared
+            .noise
+            .chunks_exact(prepared.noise.len() / job.items);
+        for (index, (seed, noise)) in request.seeds.iter().zip(noises).enumerate() {
+            let alone = SongRequest {
+                seeds: vec![*seed],
+                ..request.clone()
+            };
+            let prepared = Prepared {
+                noise: noise.to_vec(),
+                ..prepared.clone()
+            };
+            let count = job.items;
+            let watch = Turn {
+                watch,
+                index,
+                count,
+            };
+            latents.extend(self.diffuse(&alone, &prepared, times, &watch)?);
+        }
+        Ok(latents)
+    }
+
     /// Noise to final latents `(B, T, 64)`.
     pub fn diffuse(
         &self,
@@ -300,10 +389,6 @@ impl Engine {
         let (dit, _) = self.dit(&request.model)?;
         let batch = request.seeds.len();
         let steps = prepared.schedule.len() - 1;
-        let step_noise = match request.sampling.method {
-            Method::Ode => Vec::new(),
-            Method::Sde => step_noise(&request.seeds, steps, prepared.noise.len() / batch),
-        };
         let condition = Condition {
             packed: &prepared.packed.repeat(batch),
             rows: prepared.rows,
@@ -317,7 +402,7 @@ impl Engine {
             sampling: &request.sampling,
             start: &prepared.noise,
             noise: &prepared.noise,
-            step_noise: &step_noise,
+            step_noise: StepNoise::Seeds(&request.seeds),
             conditions: &[condition],
             switch_step: steps,
             repaint: None,
@@ -334,7 +419,8 @@ impl Engine {
             Ok(())
         };
         let latents = denoise(net, &job, watch, Some(&mut count))?;
-        (times.steps, times.evaluations) = (steps, evaluations);
+        times.steps = steps;
+        times.evaluations += evaluations;
         Ok(latents)
     }
 
@@ -389,8 +475,8 @@ pub fn frames_of(duration_s: Option<f64>) -> usize {
     let seconds = duration_s.unwrap_or(DEFAULT_DURATION_S);
     // Formatting rounds the exact decimal value, as Python's `round` does.
     let tenths: f64 = format!("{seconds:.1}").parse().unwrap_or(seconds);
-    let samples = (tenths.max(0.1) * 48_000.0) as usize;
-    (samples / (48_000 / FRAMES_PER_SECOND)).max(MIN_FRAMES)
+    let samples = (tenths.max(0.1) * SAMPLING_RATE as f64) as usize;
+    (samples / (SAMPLING_RATE / FRAMES_PER_SECOND)).max(MIN_FRAMES)
 }
 
 /// Silence as the source, everything to be generated: `(T, 64)` to `(T, 128)`.
@@ -403,13 +489,22 @@ fn context_of(config: &DitConfig, silence: &[f32]) -> Vec<f32> {
         .collect()
 }
 
-/// Fresh noise `(steps, B, per_item)`, a stream per item and step.
-fn step_noise(seeds: &[u64], steps: usize, per_item: usize) -> Vec<f32> {
-    let mut all = vec![0f32; steps * seeds.len() * per_item];
-    for (i, out) in all.chunks_exact_mut(per_item).enumerate() {
-        Stream::sde(i / seeds.len()).fill(seeds[i % seeds.len()], out);
+/// Progress of one of several items that are denoised one after another.
+struct Turn<'a> {
+    watch: &'a dyn Watch,
+    index: usize,
+    count: usize,
+}
+
+impl Watch for Turn<'_> {
+    fn progress(&self, stage: Stage, done: usize, total: usize) {
+        let done = self.index * total + done;
+        self.watch.progress(stage, done, self.count * total);
     }
-    all
+
+    fn cancelled(&self) -> bool {
+        self.watch.cancelled()
+    }
 }
 
 #[cfg(test)]

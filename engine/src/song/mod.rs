@@ -3,6 +3,7 @@
 pub mod encode;
 pub mod engine;
 pub mod language_model;
+pub mod fit;
 pub mod loaded;
 pub mod progress;
 pub mod render;

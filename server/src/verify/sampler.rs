@@ -6,6 +6,7 @@ use super::report::{Kind, Reporter};
 use engine::backend::Region;
 use engine::program::{Dcw, DcwMode};
 use engine::sample::denoise::{Condition, Job, Network, denoise};
+use engine::sample::noise::StepNoise;
 use engine::sample::repaint::Repaint;
 use engine::sample::{schedule, wavelet};
 use engine::song::loaded::LoadedDit;
@@ -192,11 +193,7 @@ pub fn trajectory(
         sampling: &sampling,
         start: &start.latents,
         noise: &start.noise.data,
-        step_noise: &step_noise[..if step_noise.is_empty() {
-            0
-        } else {
-            steps * per_step
-        }],
+        step_noise: StepNoise::Given(&step_noise[..step_noise.len().min(steps * per_step)]),
         conditions: &conditions,
         switch_step: schedule::cover_steps(steps, strength),
         repaint: recorded.repaint(g),

@@ -108,13 +108,8 @@ pub struct Prepared {
 impl Prepared {
     /// Plans and resolves `bound`.
     pub fn new(core: Arc<Core>, bound: Bound) -> Result<Prepared> {
-        let threads = core.pool.threads();
         let sizes: Vec<usize> = (0..bound.program.steps.len())
-            .map(|i| {
-                let bytes = dispatch::scratch_bytes(&bound.program, i, core.level, threads);
-                // Lines of both ends are not shared with what other threads write.
-                bytes.next_multiple_of(ALIGN)
-            })
+            .map(|i| core.scratch_bytes(&bound.program, i))
             .collect();
         let plan = plan(&bound.program, ALIGN, &|v| bound.is_external(v), &|i| {
             sizes[i]

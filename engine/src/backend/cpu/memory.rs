@@ -280,8 +280,19 @@ impl Release for Memory {
     }
 }
 
-/// Memory of the machine in bytes, 0 when it is not known.
+/// Memory of the machine in bytes, or of the container it is limited to; 0 when it is not known.
 pub fn physical_bytes() -> u64 {
+    let limit = std::fs::read_to_string("/sys/fs/cgroup/memory.max").unwrap_or_default();
+    let machine = machine_bytes();
+    match limit.trim().parse::<u64>() {
+        Ok(limit) if machine > 0 => limit.min(machine),
+        Ok(limit) => limit,
+        // "max", or no control groups.
+        Err(_) => machine,
+    }
+}
+
+fn machine_bytes() -> u64 {
     // "MemTotal:       24635000 kB"
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let line = text

@@ -34,7 +34,7 @@ pub use level::Level;
 
 use super::{Backend, Bound, Buffer, Caps, HostBytes, Ready, Release};
 use crate::error::{Error, Result};
-use crate::program::Op;
+use crate::program::{Op, Program};
 use memory::Memory;
 use pool::Pool;
 use std::sync::Arc;
@@ -44,6 +44,15 @@ struct Core {
     pool: Pool,
     level: Level,
     memory: Arc<Memory>,
+}
+
+impl Core {
+    /// Scratch space of a step in the arena.
+    fn scratch_bytes(&self, program: &Program, step: usize) -> usize {
+        let bytes = dispatch::scratch_bytes(program, step, self.level, self.pool.threads());
+        // Lines of both ends are not shared with what other threads write.
+        bytes.next_multiple_of(memory::ALIGN)
+    }
 }
 
 /// The processor as a device.
@@ -130,6 +139,10 @@ impl Backend for CpuBackend {
     fn claims(&self, op: &Op) -> bool {
         // Reshapes are aliases of the program, never steps.
         !matches!(op, Op::Reshape)
+    }
+
+    fn scratch_bytes(&self, program: &Program, step: usize) -> usize {
+        self.core.scratch_bytes(program, step)
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
