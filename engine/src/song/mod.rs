@@ -2,8 +2,8 @@
 
 pub mod encode;
 pub mod engine;
-pub mod language_model;
 pub mod fit;
+pub mod language_model;
 pub mod loaded;
 pub mod progress;
 pub mod render;
