@@ -150,7 +150,7 @@ fn a_job_stops_between_steps_and_the_engine_goes_on() {
 struct Small(CpuBackend, Caps);
 
 impl Small {
-    fn new(memory_bytes: u64) -> Arc<dyn Backend> {
+    fn with(memory_bytes: u64) -> Arc<dyn Backend> {
         let cpu = CpuBackend::new(2, None).expect("the CPU backend opens");
         let caps = Caps {
             memory_bytes,
@@ -217,7 +217,7 @@ fn a_batch_that_does_not_fit_is_made_one_by_one_or_refused() {
     };
 
     let watch = Steps(std::sync::Mutex::default());
-    let song = engine_on(Small::new(needs(3) - 1), Math::F32)
+    let song = engine_on(Small::with(needs(3) - 1), Math::F32)
         .make(&request, &watch)
         .expect("one at a time fits");
     assert_eq!(song.items, want.items);
@@ -226,7 +226,7 @@ fn a_batch_that_does_not_fit_is_made_one_by_one_or_refused() {
     assert_eq!((steps[0], steps[steps.len() - 1]), ((0, 12), (12, 12)));
     assert!(steps.windows(2).all(|w| w[0].0 <= w[1].0), "{steps:?}");
 
-    let refused = engine_on(Small::new(needs(1) - 1), Math::F32).make(&request, &NoWatch);
+    let refused = engine_on(Small::with(needs(1) - 1), Math::F32).make(&request, &NoWatch);
     let Err(engine::Error::TooBig {
         needs: said,
         suggestion,
@@ -264,7 +264,7 @@ fn a_vae_of_another_rate_is_refused() {
     std::fs::write(vae.join("config.json"), changed).expect("written");
     let mut engine = Engine::open(EngineOptions {
         checkpoints: dir.path().into(),
-        backend: Small::new(0),
+        backend: Small::with(0),
         math: Math::F32,
         noise: NoiseKind::default(),
     })
