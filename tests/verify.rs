@@ -99,7 +99,10 @@ fn a_filter_that_fits_nothing_is_refused() {
     let mut filtered = options(&goldens());
     filtered.filter = Some("no such file".into());
     let refusal = verify(&filtered, &mut |_: &Line| {});
-    assert!(matches!(refusal, Err(engine::Error::Request(_))), "{refusal:?}");
+    assert!(
+        matches!(refusal, Err(engine::Error::Request(_))),
+        "{refusal:?}"
+    );
 }
 
 #[test]
