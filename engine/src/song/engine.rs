@@ -367,12 +367,8 @@ impl Engine {
                 noise: noise.to_vec(),
                 ..prepared.clone()
             };
-            let count = job.items;
-            let watch = Turn {
-                watch,
-                index,
-                count,
-            };
+            let of = job.items;
+            let watch = Part { watch, index, of };
             latents.extend(self.diffuse(&alone, &prepared, times, &watch)?);
         }
         Ok(latents)
@@ -487,24 +483,6 @@ fn context_of(config: &DitConfig, silence: &[f32]) -> Vec<f32> {
         .chunks_exact(channels)
         .flat_map(|frame| [frame, &mask].concat())
         .collect()
-}
-
-/// Progress of one of several items that are denoised one after another.
-struct Turn<'a> {
-    watch: &'a dyn Watch,
-    index: usize,
-    count: usize,
-}
-
-impl Watch for Turn<'_> {
-    fn progress(&self, stage: Stage, done: usize, total: usize) {
-        let done = self.index * total + done;
-        self.watch.progress(stage, done, self.count * total);
-    }
-
-    fn cancelled(&self) -> bool {
-        self.watch.cancelled()
-    }
 }
 
 #[cfg(test)]
