@@ -9,7 +9,9 @@ use super::model::{checkpoints_dir, print_line};
 use crate::env::Env;
 use engine::backend::{Backend, Region, prepare};
 use engine::models::dit::{self, TimeFrom, VelocityShape};
+use engine::models::language_model::Head;
 use engine::program::{DType, Math};
+use engine::song::language_model::LanguageModel;
 use engine::song::loaded::{LoadedDit, LoadedText, LoadedVae};
 use engine::song::{NoWatch, engine::frames_of};
 use engine::weights::Checkpoints;
@@ -44,6 +46,15 @@ pub struct Args {
     /// Measure a guided step: conditional and unconditional rows
     #[arg(long)]
     pub guided: bool,
+    /// Language model to measure [default: the first there is]
+    #[arg(long, value_name = "NAME")]
+    pub lm: Option<String>,
+    /// Songs the language model plans at once, each in two rows
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = songs)]
+    pub lm_songs: usize,
+    /// Tokens before the one that is measured
+    #[arg(long, value_name = "N", default_value_t = 600, value_parser = tokens)]
+    pub lm_len: usize,
     /// Timed calls per stage
     #[arg(long, value_name = "N", default_value_t = 5, value_parser = repeats)]
     pub repeat: usize,
@@ -69,6 +80,8 @@ pub enum StageFlag {
     Dit,
     /// The VAE decoder over the whole song
     Vae,
+    /// The language model: its prompt, and one audio code with guidance
+    Lm,
 }
 
 fn duration(text: &str) -> std::result::Result<f64, String> {
@@ -87,6 +100,10 @@ fn count(text: &str, most: usize) -> std::result::Result<usize, String> {
 
 fn tokens(text: &str) -> std::result::Result<usize, String> {
     count(text, 8192)
+}
+
+fn songs(text: &str) -> std::result::Result<usize, String> {
+    count(text, 8)
 }
 
 fn repeats(text: &str) -> std::result::Result<usize, String> {
@@ -127,29 +144,34 @@ pub fn run(args: Args) -> Result<Outcome> {
     let device = args.device.open_with(&env)?;
     let (backend, math) = (&*device.backend, device.math);
     let tree = Checkpoints::open(&checkpoints_dir(args.checkpoints.clone(), &env))?;
-    let model = tree.dit(args.model.as_deref())?.clone();
     let frames = frames_of(Some(args.duration));
-    let mut rows = Vec::new();
+    let (mut rows, mut models) = (Vec::new(), Vec::new());
+    let dit = || {
+        let model = tree.dit(args.model.as_deref())?;
+        LoadedDit::open(&model.name, &model.path, math)
+    };
     for stage in &args.stages {
-        rows.push(match stage {
-            StageFlag::Text => text(&tree, backend, math, &args)?,
-            StageFlag::Cond => condition(
-                &LoadedDit::open(&model.name, &model.path, math)?,
-                backend,
-                math,
-                &args,
-            )?,
+        match stage {
+            StageFlag::Text => rows.push(text(&tree, backend, math, &args)?),
+            StageFlag::Cond => rows.push(condition(&dit()?, backend, math, &args)?),
             StageFlag::Dit => {
-                let dit = LoadedDit::open(&model.name, &model.path, math)?;
-                step(&dit, backend, math, frames, &args)?
+                let dit = dit()?;
+                rows.push(step(&dit, backend, math, frames, &args)?);
+                models.push(dit.name);
             }
-            StageFlag::Vae => vae(&tree, backend, math, frames, &args)?,
-        });
+            StageFlag::Vae => rows.push(vae(&tree, backend, math, frames, &args)?),
+            StageFlag::Lm => {
+                let (name, device) = (args.lm.as_deref(), device.backend.clone());
+                let lm = LanguageModel::open(&tree, name, device, math)?;
+                rows.extend(language_model(&lm, &args)?);
+                models.push(lm.name);
+            }
+        }
     }
     let report = Report {
         device: backend.caps().name.clone(),
         dtype: if math == Math::F32 { "f32" } else { "bf16" },
-        model: model.name,
+        model: models.join(", "),
         duration_s: args.duration,
         frames,
         rows,
@@ -341,4 +363,36 @@ fn vae(
     clock("vae", args.repeat, format!("{frames} frames"), || {
         decoder.decode_song(&latents, &NoWatch).map(drop)
     })
+}
+
+/// A prompt, and then one token per row where only audio codes can follow.
+fn language_model(lm: &LanguageModel, args: &Args) -> Result<[Row; 2]> {
+    /// Audio codes of the published vocabularies, and how many of them are legal.
+    const CODES: usize = 65_535;
+    const LEGAL: usize = 64_000;
+    let (rows, len) = (2 * args.lm_songs, args.lm_len);
+    let vocabulary = lm.config.vocab_size;
+    let codes = CODES.min(vocabulary / 2);
+    let head = Head::Rows {
+        start: vocabulary - codes,
+        len: LEGAL.min(codes),
+    };
+    let ids: Vec<u32> = (0..len as u32)
+        .map(|i| i.wrapping_mul(7919) % vocabulary as u32)
+        .collect();
+    let mut session = lm.session(rows, len + 1)?;
+    let prompt = clock("lm prompt", args.repeat, format!("{len} tokens"), || {
+        session.truncate(0, 0);
+        session.feed(0, &ids, Head::None, &NoWatch).map(drop)
+    })?;
+    for row in 1..rows {
+        session.copy(0, row)?;
+    }
+    let next = vec![ids[0]; rows];
+    let note = format!("{rows} rows, {len} tokens before, head of {}", head.len(0));
+    let token = clock("lm token", args.repeat, note, || {
+        (0..rows).for_each(|row| session.truncate(row, len));
+        session.step(0, &next, head).map(drop)
+    })?;
+    Ok([prompt, token])
 }
