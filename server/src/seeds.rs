@@ -24,6 +24,11 @@ pub fn seeds(
     seeds
 }
 
+/// How many usable seeds a request names.
+pub fn given(seed: Option<&Seed>) -> usize {
+    seed.map_or(0, |seed| usable(seed).len())
+}
+
 /// The seeds of a request, without those that mean "draw one".
 fn usable(seed: &Seed) -> Vec<u64> {
     match seed {

@@ -90,6 +90,16 @@ pub fn resolve(
         }
         _ => None,
     };
+    limit_what_has_no_effect(raw, &mut checks)?;
+    if caller == Caller::CommandLine {
+        let given = seeds::given(raw.seed.as_ref());
+        if given > batch {
+            return Err(Refusal(format!(
+                "--seed names {given} seeds for {batch} song{}; raise --batch-size or give fewer",
+                if batch == 1 { "" } else { "s" }
+            )));
+        }
+    }
     let key_scale = raw.key_scale().trim().to_owned();
     let song = SongRequest {
         model: model.name.clone(),
@@ -115,7 +125,11 @@ pub fn resolve(
         lyrics: raw.lyrics(),
         bpm,
         key_scale: raw.key_scale(),
-        time_signature: raw.time_signature(),
+        // A value that was taken as not given does not come back as if it had been used.
+        time_signature: match &song.metas.time_signature {
+            Some(_) => raw.time_signature(),
+            None => String::new(),
+        },
     };
     Ok(Resolved {
         song,
@@ -124,6 +138,19 @@ pub fn resolve(
         notes: checks.notes,
         impossible: impossible(raw),
     })
+}
+
+/// Ranges of what later capabilities use: limited and named now, so that clients see the same.
+fn limit_what_has_no_effect(raw: &RawRequest, checks: &mut Checks) -> Result<(), Refusal> {
+    for (name, value) in [
+        ("audio_cover_strength", raw.audio_cover_strength()),
+        ("cover_noise_strength", raw.cover_noise_strength()),
+        ("lm_temperature", raw.lm_temperature()),
+        ("lm_cfg_scale", raw.lm_cfg_scale()),
+    ] {
+        checks.clamp(name, value)?;
+    }
+    Ok(())
 }
 
 /// Texts that jobs keep until they are forgotten, and that come back in every answer.
@@ -269,6 +296,12 @@ fn format(raw: &RawRequest, checks: &mut Checks) -> Result<AudioFormat, Refusal>
 fn output(raw: &RawRequest, checks: &mut Checks) -> Result<Output, Refusal> {
     // A level above 0 dB is upstream's way to say "leave the level".
     let normalize = raw.enable_normalization() && raw.normalization_db() <= 0.0;
+    if raw.enable_normalization() && !normalize {
+        checks.notes.push(format!(
+            "normalization_db {} is above 0: the level was left as it is",
+            raw.normalization_db()
+        ));
+    }
     let db = if normalize {
         checks.clamp("normalization_db", raw.normalization_db())?
     } else {

@@ -4,6 +4,7 @@ use super::checks::Checks;
 use super::{Caller, ModelFacts};
 use crate::fields::{RawRequest, Refusal};
 use engine::program::{Dcw, DcwMode};
+use engine::sample::schedule::turbo_table_shift;
 use engine::sample::wavelet;
 use engine::song::{Guidance, Method, Sampling, Solver};
 
@@ -54,16 +55,11 @@ pub fn resolve(
             1.0,
             family.max_steps as f64,
         )? as usize,
-        shift: checks.clamp("shift", shift)?,
+        shift: shift_of(shift, model, checks)?,
         timesteps: timesteps(raw, model, checks)?,
         method: method(raw, checks)?,
         solver: solver(raw, checks)?,
-        guidance_scale: if model.is_turbo {
-            1.0
-        } else {
-            // At most 1 means no guidance, so 1 is the smallest value with a meaning.
-            checks.clamp_to("guidance_scale", raw.guidance_scale().max(1.0), 1.0, 30.0)? as f32
-        },
+        guidance_scale: guidance_scale(raw, model, checks)?,
         guidance: if raw.use_adg() {
             Guidance::Adg
         } else {
@@ -75,6 +71,36 @@ pub fn resolve(
             .clamp("velocity_norm_threshold", raw.velocity_norm_threshold())?
             as f32,
         velocity_ema_factor: checks.clamp("velocity_ema_factor", raw.velocity_ema_factor())? as f32,
+    })
+}
+
+/// Turbo models know the schedules of the shifts 1, 2 and 3; the nearest is taken, as upstream
+/// does.
+fn shift_of(shift: f64, model: &ModelFacts, checks: &mut Checks) -> Result<f64, Refusal> {
+    let shift = checks.clamp("shift", shift)?;
+    if !model.is_turbo {
+        return Ok(shift);
+    }
+    let nearest = turbo_table_shift(shift);
+    if nearest != shift {
+        checks.notes.push(format!(
+            "shift {shift} was taken as {nearest}: turbo models know 1, 2 and 3"
+        ));
+    }
+    Ok(nearest)
+}
+
+/// At most 1 means no guidance; turbo models have none.
+fn guidance_scale(
+    raw: &RawRequest,
+    model: &ModelFacts,
+    checks: &mut Checks,
+) -> Result<f32, Refusal> {
+    let scale = checks.clamp_to("guidance_scale", raw.guidance_scale(), 0.0, 30.0)?;
+    Ok(if model.is_turbo {
+        1.0
+    } else {
+        scale.max(1.0) as f32
     })
 }
 
@@ -117,11 +143,15 @@ fn timesteps(
         .filter(|item| !item.is_empty());
     let times: Option<Vec<f64>> = items.map(|item| item.parse().ok()).collect();
     let family = if model.is_turbo { TURBO } else { BASE };
+    // On the command line a time given twice is a slip, and so is a list without a time.
+    let strict = checks.caller == Caller::CommandLine;
+    let falls = |pair: &[f64]| pair[0] > pair[1] || (!strict && pair[0] == pair[1]);
     match times {
-        Some(times) if times.is_empty() => Ok(None),
+        Some(times) if times.is_empty() && !strict => Ok(None),
         Some(times)
-            if times.iter().all(|t| (0.0..=1.0).contains(t))
-                && times.windows(2).all(|pair| pair[0] >= pair[1])
+            if !times.is_empty()
+                && times.iter().all(|t| (0.0..=1.0).contains(t))
+                && times.windows(2).all(falls)
                 && times[0] > 0.0
                 && times.len() <= family.max_steps as usize + 1 =>
         {
