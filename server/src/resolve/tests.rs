@@ -126,13 +126,37 @@ fn numbers_at_the_limits_are_taken() {
 fn guidance_below_one_is_none_and_turbo_has_none() {
     let scale = |is_turbo, x: f64| {
         let r = http(is_turbo, json!({ "guidance_scale": x })).unwrap();
-        assert!(r.notes.is_empty());
+        // A negative strength is limited to none, and said.
+        assert_eq!(r.notes.len(), usize::from(x < 0.0));
         r.song.sampling.guidance_scale
     };
     assert_eq!(scale(false, 0.5), 1.0);
     assert_eq!(scale(false, -2.0), 1.0);
     assert_eq!(scale(true, 12.0), 1.0);
     assert_eq!(scale(false, 4.5), 4.5);
+}
+
+#[test]
+fn turbo_takes_the_nearest_shift_it_knows() {
+    let r = http(true, json!({ "shift": 2.6 })).unwrap();
+    assert_eq!(r.song.sampling.shift, 3.0);
+    assert_eq!(r.notes.len(), 1);
+    let base = http(false, json!({ "shift": 2.6 })).unwrap();
+    assert_eq!((base.song.sampling.shift, base.notes.len()), (2.6, 0));
+}
+
+#[test]
+fn the_command_line_refuses_slips() {
+    for body in [
+        json!({"guidance_scale": -1}),
+        json!({"timesteps": ","}),
+        json!({"timesteps": "0.5,0.5"}),
+        json!({"seed": "1,2", "use_random_seed": false, "batch_size": 1}),
+        json!({"lm_temperature": 9}),
+    ] {
+        assert!(cli(false, body.clone()).is_err(), "{body}");
+        assert!(http(false, body.clone()).is_ok(), "{body}");
+    }
 }
 
 #[test]
