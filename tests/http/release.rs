@@ -254,7 +254,10 @@ fn paths_are_checked_under_every_name_and_in_every_source() {
         "referenceAudioPath",
         "ref_audio_path",
     ] {
-        for (path, detail) in [("/etc/passwd", ABSOLUTE), ("../../x", TRAVERSAL)] {
+        for (path, detail) in [
+            ("/etc/passwd", ABSOLUTE),
+            ("../../../../../../../../../../../../x", TRAVERSAL),
+        ] {
             for body in [
                 json!({ name: path }),
                 json!({ "param_obj": { name: path } }),
