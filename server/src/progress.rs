@@ -10,6 +10,8 @@ use uuid::Uuid;
 fn span(stage: Stage) -> (f64, f64) {
     match stage {
         Stage::Load => (0.01, 0.0),
+        Stage::Reason => (0.1, 0.4),
+        Stage::Codes => (0.5, 0.01),
         Stage::Text => (0.51, 0.0),
         Stage::Condition => (0.51, 0.01),
         Stage::Diffuse => (0.52, 0.28),
@@ -119,6 +121,8 @@ mod tests {
     fn progress_never_falls_and_ends_below_one() {
         let stages = [
             Stage::Load,
+            Stage::Reason,
+            Stage::Codes,
             Stage::Text,
             Stage::Condition,
             Stage::Diffuse,

@@ -162,18 +162,38 @@ impl Session<'_> {
 
     /// Makes row `to` hold what row `from` holds.
     pub fn copy(&mut self, from: usize, to: usize) -> Result<()> {
-        let (model, len) = (self.model, self.lengths[from]);
         if from == to {
             return Ok(());
+        }
+        let cache = self.cache.clone();
+        self.take(&cache, from, self.lengths[from], to)
+    }
+
+    /// Makes row `to` hold what row `row` of another session of the same model holds.
+    pub fn copy_from(&mut self, other: &Session, row: usize, to: usize) -> Result<()> {
+        if !std::ptr::eq(self.model, other.model) {
+            return Err(Error::Bug("a row of another model cannot be taken".into()));
+        }
+        self.take(&other.cache, row, other.lengths[row], to)
+    }
+
+    /// Copies the first `len` positions of row `from` of `cache` to row `to`.
+    fn take(&mut self, cache: &[[Region; 2]], from: usize, len: usize, to: usize) -> Result<()> {
+        let model = self.model;
+        if len > self.capacity {
+            return Err(Error::Bug(format!(
+                "{len} tokens exceed the {} positions of a row",
+                self.capacity
+            )));
         }
         if len > 0 {
             let program = copy_prefix(&model.config, len, self.capacity)?;
             let at = Region::zeros(model.backend(), &[1], DType::I32)?;
             let mut inputs = vec![("at".to_string(), at)];
-            for (i, states) in self.cache.iter().enumerate() {
-                for (name, state) in cache_names(i).into_iter().zip(states) {
-                    inputs.push((format!("from.{name}"), state.slab(from).first(len)));
-                    inputs.push((name, state.slab(to)));
+            for (i, (theirs, ours)) in cache.iter().zip(&self.cache).enumerate() {
+                for ((name, theirs), ours) in cache_names(i).into_iter().zip(theirs).zip(ours) {
+                    inputs.push((format!("from.{name}"), theirs.slab(from).first(len)));
+                    inputs.push((name, ours.slab(to)));
                 }
             }
             let inputs: Vec<(&str, &Region)> = inputs.iter().map(|(n, r)| (&**n, r)).collect();

@@ -5,6 +5,7 @@ pub mod engine;
 pub mod fit;
 pub mod language_model;
 pub mod loaded;
+pub mod plan;
 pub mod progress;
 pub mod render;
 pub mod request;

@@ -5,6 +5,10 @@
 pub enum Stage {
     /// Mapping and checking a checkpoint, folding weights.
     Load,
+    /// The language model's metadata, token by token.
+    Reason,
+    /// The language model's audio codes, code by code.
+    Codes,
     /// Prompts to tokens to hidden states.
     Text,
     /// Lyric, timbre and text states to one packed condition.
@@ -20,6 +24,8 @@ impl Stage {
     pub fn text(self) -> &'static str {
         match self {
             Stage::Load => "Loading model...",
+            Stage::Reason => "Planning the song...",
+            Stage::Codes => "Generating audio codes...",
             Stage::Text => "Preparing inputs...",
             Stage::Condition => "Encoding conditions...",
             Stage::Diffuse => "Generating music...",
@@ -28,7 +34,7 @@ impl Stage {
     }
 }
 
-/// Sees a job's progress and may stop it. Asked between steps and tiles.
+/// Sees a job's progress and may stop it. Asked between tokens, steps and tiles.
 pub trait Watch {
     /// `done` of `total` units of `stage` are finished.
     fn progress(&self, stage: Stage, done: usize, total: usize);

@@ -1,0 +1,540 @@
+//! The planner: from what a user wrote to metadata and audio codes, or to a description.
+//!
+//! Generation has two phases. The first reasons: one sequence, without guidance, writes the
+//! metadata the user left open. The second writes the codes of every song from the finished
+//! metadata, each song in two rows of one batch, conditional and unconditional.
+//!
+//! What a song gets depends on the request and its own seed, not on the songs beside it.
+
+use super::language_model::{LanguageModel, Session};
+use super::progress::Part;
+use super::{Stage, Watch};
+use crate::backend::Backend;
+use crate::error::{Error, Result};
+use crate::models::language_model::Head;
+use crate::program::Math;
+use crate::sample::logits::{Candidates, TokenSampling, guide, penalize};
+use crate::sample::noise::Stream;
+use crate::text::codes::code_count;
+use crate::text::grammar::{Event, Field, Machine, Phase, Settings};
+use crate::text::{Grammar, LmOutput, LmPrompt, LmTokenizer, LmVocabulary, Metadata, parse_output};
+use crate::weights::Checkpoints;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+/// Songs whose codes are written at once. With two rows each they are few enough that every
+/// backend computes a row of the batch as it computes the row alone, bit by bit.
+const SONGS: usize = 4;
+/// Most tokens of a completion that the grammar does not bound.
+pub const COMPLETION_TOKENS: usize = 3500;
+/// Most tokens of constrained reasoning beside the values the user gave: a caption has at most
+/// 512, everything else fewer than 100.
+const REASONING_TOKENS: usize = 768;
+
+/// Runs of the model, each with a stream of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+enum Run {
+    Reasoning = 0,
+    Codes = 1,
+    Description = 2,
+}
+
+impl Run {
+    fn stream(self) -> Stream {
+        Stream::tokens(self as u32)
+    }
+}
+
+/// What songs are planned from.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PlanRequest {
+    /// Description of the music.
+    pub caption: String,
+    /// Lyrics.
+    pub lyrics: String,
+    /// What the user fixed: it is written as it is. Only beats, duration, key, language and
+    /// time signature are looked at.
+    pub user: Metadata,
+    /// Whether the model writes the metadata that is missing.
+    pub reason: bool,
+    /// Whether the model rewrites the caption while it reasons.
+    pub write_caption: bool,
+    /// Whether the model names the language while it reasons.
+    pub write_language: bool,
+    /// What the music should not be; blank for nothing in particular.
+    pub negative: String,
+    /// How tokens are drawn. Guidance is that of the codes; reasoning has none.
+    pub sampling: TokenSampling,
+    /// Seconds of music; `None` takes the duration of the metadata.
+    pub duration_s: Option<f64>,
+    /// One seed per song; reasoning takes the first.
+    pub seeds: Vec<u64>,
+    /// Whether codes are wanted, and not only metadata.
+    pub codes: bool,
+    /// Whether several songs are written at once. It changes how long it takes, nothing else.
+    pub batch: bool,
+    /// Whether the grammar is kept.
+    pub constrained: bool,
+    /// Whether the grammar records what it does.
+    pub debug: bool,
+}
+
+/// What the planner made.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Plan {
+    /// Metadata of all songs.
+    pub metadata: Metadata,
+    /// Audio codes of each song; none when they were not wanted.
+    pub codes: Vec<Vec<u32>>,
+    /// Seconds the metadata took.
+    pub reason_s: f64,
+    /// Seconds the codes took.
+    pub codes_s: f64,
+    /// What the grammar did, when asked for.
+    pub events: Vec<Event>,
+}
+
+/// A language model with the grammar of its vocabulary.
+pub struct Planner {
+    lm: LanguageModel,
+    grammar: Arc<Grammar>,
+    max_duration_s: u32,
+}
+
+impl Planner {
+    /// Maps and checks the language model of this name (without one, the first there is) and
+    /// reads its tokenizer. Songs are at most `max_duration_s` long.
+    pub fn open(
+        tree: &Checkpoints,
+        name: Option<&str>,
+        backend: Arc<dyn Backend>,
+        math: Math,
+        max_duration_s: u32,
+    ) -> Result<Self> {
+        let dir = &tree.lm(name)?.path;
+        let tokenizer = LmTokenizer::load(dir)?;
+        let lm = LanguageModel::open(tree, name, backend, math)?;
+        let (known, rows) = (tokenizer.vocabulary().size(), lm.config.vocab_size);
+        if known as usize > rows {
+            return Err(Error::Corrupt(format!(
+                "{}: the tokenizer has {known} tokens, the model only {rows} embedding rows: the \
+                 files do not belong together, download both again",
+                dir.display()
+            )));
+        }
+        Ok(Planner {
+            lm,
+            grammar: Arc::new(Grammar::new(Arc::new(tokenizer), max_duration_s)?),
+            max_duration_s,
+        })
+    }
+
+    /// The language model.
+    pub fn language_model(&self) -> &LanguageModel {
+        &self.lm
+    }
+
+    /// The tokenizer.
+    pub fn tokenizer(&self) -> &LmTokenizer {
+        self.grammar.tokenizer()
+    }
+
+    fn vocabulary(&self) -> &LmVocabulary {
+        self.grammar.vocabulary()
+    }
+
+    /// Plans the songs of a request.
+    pub fn plan(&self, request: &PlanRequest, watch: &dyn Watch) -> Result<Plan> {
+        let start = Instant::now();
+        let mut plan = Plan::default();
+        let reasoned = match request.reason && !is_complete(&request.user) {
+            true => Some(self.reason(request, &mut plan, watch)?),
+            false => {
+                plan.metadata = request.user.clone();
+                None
+            }
+        };
+        plan.reason_s = start.elapsed().as_secs_f64();
+        if !request.codes {
+            plan.codes = vec![Vec::new(); request.seeds.len()];
+            return Ok(plan);
+        }
+        let start = Instant::now();
+        self.write_codes(request, &mut plan, reasoned.as_ref(), watch)?;
+        plan.codes_s = start.elapsed().as_secs_f64();
+        Ok(plan)
+    }
+
+    /// Lets the model answer a prompt of [`LmPrompt::inspire`], [`LmPrompt::format`] or
+    /// [`LmPrompt::understand`]: reasoning within `settings`, then lyrics, at most `most` tokens.
+    pub fn describe(
+        &self,
+        prompt: &LmPrompt,
+        settings: Settings,
+        sampling: &TokenSampling,
+        seed: u64,
+        most: usize,
+        watch: &dyn Watch,
+    ) -> Result<LmOutput> {
+        let prompt = prompt.ids(self.tokenizer())?;
+        let mut session = self.lm.session(1, prompt.len() + most)?;
+        let mut machine = Machine::new(self.grammar.clone(), settings, &prompt)?;
+        let draws = Draws {
+            how: sampling,
+            run: Run::Description,
+            seed,
+        };
+        let ids = self.complete(&mut session, &prompt, &mut machine, &draws, most, watch)?;
+        Ok(parse_output(&self.vocabulary().decode(&ids, false)))
+    }
+
+    /// The first phase. Returns what was read of its prompt, which begins the second one's.
+    fn reason(
+        &self,
+        request: &PlanRequest,
+        plan: &mut Plan,
+        watch: &dyn Watch,
+    ) -> Result<Reasoned<'_>> {
+        let prompt = LmPrompt::reason(&request.caption, &request.lyrics).ids(self.tokenizer())?;
+        let user = user_values(&request.user);
+        let given: usize = user.values().map(String::len).sum();
+        let most = match request.constrained {
+            true => REASONING_TOKENS + given,
+            false => COMPLETION_TOKENS,
+        };
+        let settings = Settings {
+            stop_at_reasoning: true,
+            skip_caption: !request.write_caption,
+            skip_language: !request.write_language,
+            user,
+            constrained: request.constrained,
+            debug: request.debug,
+            ..Settings::new(Phase::Cot)
+        };
+        let mut machine = Machine::new(self.grammar.clone(), settings, &prompt)?;
+        let mut session = self.lm.session(1, prompt.len() + most)?;
+        let draws = Draws {
+            how: &request.sampling,
+            run: Run::Reasoning,
+            seed: request.seeds.first().copied().unwrap_or(0),
+        };
+        let ids = self.complete(&mut session, &prompt, &mut machine, &draws, most, watch)?;
+        plan.events.extend(machine.take_events());
+        let text = self.vocabulary().decode(&ids, true);
+        if text.trim().is_empty() {
+            return Err(Error::Request(
+                "the language model wrote no metadata: leave constrained_decoding on, or give \
+                 bpm, duration, key and time signature"
+                    .into(),
+            ));
+        }
+        plan.metadata = parse_output(&self.vocabulary().decode(&ids, false)).metadata;
+        session.truncate(0, prompt.len());
+        Ok(Reasoned { session, prompt })
+    }
+
+    /// Reads `prompt` into row 0 and writes what follows, until the machine has finished or there
+    /// are `most` tokens.
+    fn complete(
+        &self,
+        session: &mut Session,
+        prompt: &[u32],
+        machine: &mut Machine,
+        draws: &Draws,
+        most: usize,
+        watch: &dyn Watch,
+    ) -> Result<Vec<u32>> {
+        let (mut pending, mut written) = (prompt.to_vec(), Vec::new());
+        let (mut work, mut candidates) = (Vec::new(), Candidates::default());
+        watch.progress(Stage::Reason, 0, most);
+        while !machine.finished() && written.len() < most {
+            let id = match machine.forced() {
+                Some(id) => id,
+                None => {
+                    // Forced tokens are read together with the one before them.
+                    let logits = session.feed(0, &pending, Head::Full, watch)?;
+                    pending.clear();
+                    work.clear();
+                    work.extend_from_slice(logits);
+                    penalize(&mut work, &written, draws.how.repetition_penalty);
+                    candidates.clear();
+                    let allowed = machine.allowed(logits);
+                    allowed.for_each_range(|ids| candidates.take(&work, 0, ids));
+                    draws.next(&mut candidates, written.len())?
+                }
+            };
+            machine.advance(id)?;
+            written.push(id);
+            pending.push(id);
+            watch.progress(Stage::Reason, written.len(), most);
+        }
+        // A machine that ends itself may have ended early.
+        watch.progress(Stage::Reason, most, most);
+        Ok(written)
+    }
+
+    /// The second phase.
+    fn write_codes(
+        &self,
+        request: &PlanRequest,
+        plan: &mut Plan,
+        reasoned: Option<&Reasoned>,
+        watch: &dyn Watch,
+    ) -> Result<()> {
+        let longest = f64::from(self.max_duration_s);
+        let wanted = request.duration_s.filter(|s| *s > 0.0);
+        let target_s = wanted.or_else(|| plan.metadata.known_duration());
+        let target_s = target_s.map(|s| s.min(longest));
+        let conditional = LmPrompt::codes(&request.caption, &request.lyrics, &plan.metadata);
+        let guided = request.sampling.guidance > 1.0;
+        let unconditional = LmPrompt::codes_unconditional(&request.negative);
+        let job = CodeJob {
+            request,
+            target_s,
+            most: code_count(target_s.unwrap_or(longest)).max(1),
+            conditional: conditional.ids(self.tokenizer())?,
+            unconditional: match guided {
+                true => Some(unconditional.ids(self.tokenizer())?),
+                false => None,
+            },
+            head: self.code_head(target_s.is_some()),
+            reasoned,
+        };
+        let at_once = if request.batch { SONGS } else { 1 };
+        let of = request.seeds.len().div_ceil(at_once);
+        for (index, seeds) in request.seeds.chunks(at_once).enumerate() {
+            let mut songs = self.code_batch(&job, seeds, &Part { watch, index, of })?;
+            for (codes, machine) in &mut songs {
+                plan.codes.push(std::mem::take(codes));
+                plan.events.extend(machine.take_events());
+            }
+        }
+        Ok(())
+    }
+
+    /// The logits that can be sampled: those of the legal codes, and of the end where it has to
+    /// be decided.
+    fn code_head(&self, target_known: bool) -> Head {
+        let codes = self.vocabulary().legal_codes();
+        let (mut first, mut end) = (codes.start, codes.end);
+        if !target_known {
+            let stop = self.vocabulary().control().turn_end;
+            (first, end) = (first.min(stop), end.max(stop + 1));
+        }
+        Head::Rows {
+            start: first as usize,
+            len: (end - first) as usize,
+        }
+    }
+
+    /// Codes of the songs of `seeds`, all at once.
+    fn code_batch(
+        &self,
+        job: &CodeJob,
+        seeds: &[u64],
+        watch: &dyn Watch,
+    ) -> Result<Vec<(Vec<u32>, Machine)>> {
+        watch.progress(Stage::Codes, 0, job.most);
+        let (songs, width) = (seeds.len(), job.head.len(self.lm.config.vocab_size));
+        let mut session = self.open_rows(job, songs)?;
+        let mut logits = self.read_prompts(job, &mut session, songs, watch)?;
+        let mut machines = Vec::with_capacity(songs);
+        for _ in seeds {
+            let machine = Machine::new(self.grammar.clone(), job.settings(), &job.conditional)?;
+            machines.push((Vec::with_capacity(job.most), machine));
+        }
+        let end = self.vocabulary().control().turn_end;
+        let mut next = vec![end; logits.len() / width.max(1)];
+        let mut writer = Writer::new(job);
+        for step in 0..job.most {
+            for (i, ((codes, machine), seed)) in machines.iter_mut().zip(seeds).enumerate() {
+                // The row of a song that has ended goes on with ends, which nobody looks at.
+                next[i] = end;
+                if !machine.finished() {
+                    let row = |i: usize| &logits[i * width..][..width];
+                    let other = job.unconditional.as_ref().map(|_| row(songs + i));
+                    next[i] = writer.next(row(i), other, codes, machine, *seed)?;
+                    machine.advance(next[i])?;
+                    codes.push(next[i]);
+                }
+                if job.unconditional.is_some() {
+                    next[songs + i] = next[i];
+                }
+            }
+            watch.progress(Stage::Codes, step + 1, job.most);
+            if step + 1 == job.most || machines.iter().all(|(_, m)| m.finished()) {
+                break;
+            }
+            if watch.cancelled() {
+                return Err(Error::Cancelled);
+            }
+            logits.copy_from_slice(session.step(0, &next, job.head)?);
+        }
+        watch.progress(Stage::Codes, job.most, job.most);
+        for (ids, _) in &mut machines {
+            *ids = ids
+                .iter()
+                .filter_map(|id| self.vocabulary().code_of(*id))
+                .collect();
+        }
+        Ok(machines)
+    }
+
+    /// Rows for songs: the conditional ones, then the unconditional ones.
+    fn open_rows(&self, job: &CodeJob, songs: usize) -> Result<Session<'_>> {
+        let prompt = job.unconditional.as_ref().map_or(0, Vec::len);
+        let prompt = prompt.max(job.conditional.len());
+        let rows = songs * (1 + usize::from(job.unconditional.is_some()));
+        self.lm.session(rows, prompt + job.most)
+    }
+
+    /// Reads both prompts once and copies them to the rows of every song; gives the logits behind
+    /// them, row after row.
+    fn read_prompts(
+        &self,
+        job: &CodeJob,
+        session: &mut Session,
+        songs: usize,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f32>> {
+        let mut logits = Vec::new();
+        let shared = match job.reasoned {
+            Some(reasoned) => {
+                session.copy_from(&reasoned.session, 0, 0)?;
+                let same = reasoned.prompt.iter().zip(&job.conditional);
+                same.take_while(|(a, b)| a == b).count()
+            }
+            None => 0,
+        };
+        // At least one token is read: the logits are those behind the last one.
+        session.truncate(0, shared.min(job.conditional.len() - 1));
+        let read = session.len(0);
+        let prompts = [Some(&job.conditional[read..]), job.unconditional.as_deref()];
+        for (side, prompt) in prompts.into_iter().flatten().enumerate() {
+            let first = side * songs;
+            let row = session.feed(first, prompt, job.head, watch)?.to_vec();
+            for song in 0..songs {
+                session.copy(first, first + song)?;
+                logits.extend_from_slice(&row);
+            }
+        }
+        Ok(logits)
+    }
+}
+
+/// The first phase's prompt and the row that holds it.
+struct Reasoned<'a> {
+    session: Session<'a>,
+    prompt: Vec<u32>,
+}
+
+/// What all songs of the second phase share.
+struct CodeJob<'a> {
+    request: &'a PlanRequest,
+    target_s: Option<f64>,
+    /// Most codes of a song.
+    most: usize,
+    conditional: Vec<u32>,
+    unconditional: Option<Vec<u32>>,
+    head: Head,
+    reasoned: Option<&'a Reasoned<'a>>,
+}
+
+impl CodeJob<'_> {
+    /// Codes are always constrained: nothing else can be made into music.
+    fn settings(&self) -> Settings {
+        Settings {
+            target_s: self.target_s,
+            debug: self.request.debug,
+            ..Settings::new(Phase::Codes)
+        }
+    }
+}
+
+/// How a run draws its tokens.
+struct Draws<'a> {
+    how: &'a TokenSampling,
+    run: Run,
+    seed: u64,
+}
+
+impl Draws<'_> {
+    fn next(&self, candidates: &mut Candidates, step: usize) -> Result<u32> {
+        let stream = self.run.stream();
+        candidates
+            .sample(self.how, stream, self.seed, step as u32)
+            .ok_or_else(|| Error::Bug("the grammar allows no token".into()))
+    }
+}
+
+/// From the logits of a song's rows to its next token; keeps its buffers.
+struct Writer<'a> {
+    job: &'a CodeJob<'a>,
+    work: Vec<f32>,
+    candidates: Candidates,
+    /// Tokens written before, as places among the logits.
+    places: Vec<u32>,
+}
+
+impl<'a> Writer<'a> {
+    fn new(job: &'a CodeJob) -> Self {
+        Writer {
+            job,
+            work: Vec::new(),
+            candidates: Candidates::default(),
+            places: Vec::new(),
+        }
+    }
+
+    fn next(
+        &mut self,
+        conditional: &[f32],
+        unconditional: Option<&[f32]>,
+        written: &[u32],
+        machine: &mut Machine,
+        seed: u64,
+    ) -> Result<u32> {
+        let (how, first) = (&self.job.request.sampling, self.job.head.start() as u32);
+        self.work.clear();
+        self.work.extend_from_slice(conditional);
+        self.places.clear();
+        self.places
+            .extend(written.iter().map(|id| id.wrapping_sub(first)));
+        penalize(&mut self.work, &self.places, how.repetition_penalty);
+        if let Some(unconditional) = unconditional {
+            guide(&mut self.work, unconditional, how.guidance);
+        }
+        self.candidates.clear();
+        let (work, candidates) = (&self.work, &mut self.candidates);
+        let allowed = machine.allowed(&[]);
+        allowed.for_each_range(|ids| candidates.take(work, first, ids));
+        let run = Run::Codes;
+        Draws { how, run, seed }.next(candidates, written.len())
+    }
+}
+
+/// Whether nothing is left for the model to reason about.
+fn is_complete(user: &Metadata) -> bool {
+    user.bpm.is_some()
+        && user.duration.is_some()
+        && user.keyscale.is_some()
+        && user.timesignature.is_some()
+}
+
+/// The values that are written as they are.
+fn user_values(user: &Metadata) -> BTreeMap<Field, String> {
+    let values = [
+        (Field::Bpm, user.bpm.as_ref().map(ToString::to_string)),
+        (
+            Field::Duration,
+            user.duration.as_ref().map(ToString::to_string),
+        ),
+        (Field::KeyScale, user.keyscale.clone()),
+        (Field::Language, user.language.clone()),
+        (Field::TimeSignature, user.timesignature.clone()),
+    ];
+    let known = |(field, value): (Field, Option<String>)| Some((field, value?));
+    values.into_iter().filter_map(known).collect()
+}
