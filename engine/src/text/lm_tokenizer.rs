@@ -6,6 +6,7 @@
 //! their digits, and the `tokenizers` crate sees only the BPE model and its rules.
 
 use super::lm_vocabulary::{AddedToken, ControlTokens, LmVocabulary, leading_code};
+use super::tokenizer::read_file;
 use crate::error::{Error, Result};
 use serde::Deserialize;
 use std::borrow::Cow;
@@ -65,14 +66,7 @@ impl LmTokenizer {
     /// [`Error::Missing`] when there is no such file, [`Error::Corrupt`] when it is no tokenizer
     /// of a planner.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|e| {
-            Error::Missing(format!(
-                "cannot read {}: {e}; a checkpoint directory must hold the tokenizer.json that \
-                 was published with it",
-                path.display()
-            ))
-        })?;
+        let (path, bytes) = read_file(dir)?;
         LmTokenizer::from_bytes(&bytes, &path)
     }
 

@@ -8,6 +8,22 @@ use tokenizers::{PostProcessor, TruncationDirection};
 /// Token that ends a text and pads a batch.
 pub const END_OF_TEXT: &str = "<|endoftext|>";
 
+/// Path and contents of the `tokenizer.json` in `dir`.
+///
+/// # Errors
+/// [`Error::Missing`] when it cannot be read.
+pub(super) fn read_file(dir: &Path) -> Result<(PathBuf, Vec<u8>)> {
+    let path = dir.join("tokenizer.json");
+    let bytes = std::fs::read(&path).map_err(|e| {
+        Error::Missing(format!(
+            "cannot read {}: {e}; a checkpoint directory must hold the tokenizer.json that was \
+             published with it",
+            path.display()
+        ))
+    })?;
+    Ok((path, bytes))
+}
+
 /// The tokenizer of one checkpoint directory.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -22,14 +38,7 @@ impl Tokenizer {
     /// [`Error::Missing`] when there is no such file, [`Error::Corrupt`] when it is not a
     /// tokenizer or does not know `<|endoftext|>`.
     pub fn load(dir: &Path) -> Result<Self> {
-        let path = dir.join("tokenizer.json");
-        let bytes = std::fs::read(&path).map_err(|e| {
-            Error::Missing(format!(
-                "cannot read {}: {e}; a checkpoint directory must hold the tokenizer.json that \
-                 was published with it",
-                path.display()
-            ))
-        })?;
+        let (path, bytes) = read_file(dir)?;
         Tokenizer::from_bytes(&bytes, &path)
     }
 
