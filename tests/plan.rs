@@ -17,8 +17,14 @@ use std::sync::Arc;
 use tests::random::Random;
 
 fn planner(math: Math) -> Planner {
-    let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
-    let tree = Checkpoints::open(&tree).expect("there is a tree");
+    planner_of(
+        &Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny"),
+        math,
+    )
+}
+
+fn planner_of(tree: &Path, math: Math) -> Planner {
+    let tree = Checkpoints::open(tree).expect("there is a tree");
     let backend = CpuBackend::new(2, None).expect("the processor opens");
     let backend = Arc::new(backend) as Arc<dyn Backend>;
     Planner::open(&tree, None, backend, math, 600).expect("the planner opens")
@@ -118,6 +124,23 @@ fn a_plan_is_legal_and_has_five_codes_a_second() {
             assert_ne!(plan.codes[0], plan.codes[1]);
         }
     }
+}
+
+#[test]
+fn the_demonstration_tree_plans() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let tree = dir.path().join("demo");
+    engine::weights::demo::demo(&tree).expect("written");
+    let planner = planner_of(&tree, Math::F32);
+    let request = PlanRequest {
+        duration_s: Some(10.0),
+        write_caption: true,
+        ..request()
+    };
+    let plan = plan(&planner, &request);
+    assert_legal(&plan, &request);
+    assert_counts(&plan, 1, 50);
+    assert!(plan.codes[0].iter().any(|code| *code != plan.codes[0][0]));
 }
 
 #[test]

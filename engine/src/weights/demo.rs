@@ -14,24 +14,31 @@ use std::path::{Path, PathBuf};
 /// File that tells a demonstration tree from one with real models.
 const MARKER: &str = "DEMO.txt";
 /// Changes whenever other bytes are written.
-const MARKER_TEXT: &str = "acestep demonstration tree, version 1\n\
+const MARKER_TEXT: &str = "acestep demonstration tree, version 2\n\
     Random weights: good for trying the program, not for listening.\n";
+/// The marker of the version before, which is the same tree without the language model.
+const MARKER_TEXT_1: &str = "acestep demonstration tree, version 1\n\
+    Random weights: good for trying the program, not for listening.\n";
+/// The language model's directory.
+const LM: &str = "acestep-5Hz-lm-0.6B";
+/// Audio codes of the language model: few, so that it opens at once, and all of them legal.
+const AUDIO_CODES: usize = 2048;
 /// Frames of silence; the engine repeats them where it needs more.
 const SILENCE_FRAMES: usize = 900;
 const SEED: u64 = 0;
 
-/// Writes the demonstration tree at `out`. Does nothing when a complete one is there; refuses a
-/// directory that holds anything else.
+/// Writes the demonstration tree at `out`. Does nothing when a complete one is there, and adds
+/// what is new when one of an older version is; refuses a directory that holds anything else.
 pub fn demo(out: &Path) -> Result<()> {
     let out = target(out)?;
     if occupied(&out)? {
-        return accept(&out);
+        return match marker(&out).as_str() {
+            MARKER_TEXT_1 => renew(&out),
+            _ => accept(&out),
+        };
     }
     let components = components();
-    let mut bytes = 4 << 20;
-    for component in &components {
-        bytes += checkpoint_bytes(&component.tensors()?);
-    }
+    let bytes = needed_bytes(&components)?;
     check_space(&out, bytes)?;
     let partial = Partial::begin(&out)?;
     let mut silent = |_: u64, _: u64| {};
@@ -49,45 +56,93 @@ pub fn demo(out: &Path) -> Result<()> {
     }
 }
 
+/// Makes a tree of version 1 one of this version. What it has stays as it is.
+fn renew(out: &Path) -> Result<()> {
+    for component in components().into_iter().filter(|c| c.name == LM) {
+        let dir = out.join(component.name);
+        if !dir.exists() {
+            let bytes = needed_bytes(std::slice::from_ref(&component))?;
+            check_space(&dir, bytes)?;
+            let partial = Partial::begin(&dir)?;
+            let mut silent = |_: u64, _: u64| {};
+            component.write(partial.path(), SEED, &mut Progress::new(bytes, &mut silent))?;
+            // Fails when another process was faster; what counts is what is there now.
+            let finished = partial.finish();
+            if !dir.exists() {
+                finished?;
+            }
+        }
+        if let Err(what) = check(&component, &dir) {
+            return Err(Error::Output(format!(
+                "{} is not the demonstration's model of this name ({what}): move it to another \
+                 place, or choose an empty or new directory",
+                dir.display()
+            )));
+        }
+    }
+    // The marker changes last and at once, so that a tree is never taken for more than it is.
+    let marker = out.join(MARKER);
+    let partial = Partial::begin(&marker)?;
+    let file = partial.path().join(MARKER);
+    write_file(&file, MARKER_TEXT.as_bytes())?;
+    std::fs::rename(&file, &marker).map_err(|e| unwritable(&marker, &e))?;
+    accept(out)
+}
+
+/// Bytes on the disk, with room for tokenizers and silences.
+fn needed_bytes(components: &[Component]) -> Result<u64> {
+    let mut bytes = 4 << 20;
+    for component in components {
+        bytes += checkpoint_bytes(&component.tensors()?);
+    }
+    Ok(bytes)
+}
+
 /// Whether a complete demonstration tree of this version is at `dir`.
 pub fn is_demo(dir: &Path) -> bool {
     accept(dir).is_ok()
 }
 
+/// The text of the marker, empty without one.
+fn marker(out: &Path) -> String {
+    std::fs::read_to_string(out.join(MARKER)).unwrap_or_default()
+}
+
 fn accept(out: &Path) -> Result<()> {
-    let marker = std::fs::read_to_string(out.join(MARKER)).unwrap_or_default();
     let remedy = "choose an empty or new directory";
-    if marker != MARKER_TEXT {
+    if marker(out) != MARKER_TEXT {
         return Err(Error::Output(format!(
             "{} holds something else than a demonstration tree: {remedy}",
             out.display()
         )));
     }
     for component in components() {
-        let dir = out.join(component.name);
-        let fault = |what: String| {
+        check(&component, &out.join(component.name)).map_err(|what| {
             Error::Output(format!(
                 "the demonstration tree {} is damaged ({what}): remove it or {remedy}",
                 out.display()
             ))
-        };
-        let tensors = component.tensors()?;
-        let checkpoint = Checkpoint::open(&dir).map_err(|e| fault(e.to_string()))?;
-        checkpoint
-            .check_shapes(tensors.iter().map(|(n, s)| (n.as_str(), s.as_slice())))
-            .map_err(|e| fault(e.to_string()))?;
-        let beside: &[&str] = match component.kind {
-            Kind::Dit => &["config.json", "silence_latent.pt"],
-            Kind::Text | Kind::Lm => &["config.json", "tokenizer.json"],
-            Kind::Vae => &["config.json"],
-        };
-        for name in beside {
-            if !dir.join(name).is_file() {
-                return Err(fault(format!("{} is missing", dir.join(name).display())));
-            }
-        }
+        })?;
     }
     Ok(())
+}
+
+/// Whether `dir` holds this component; if not, what is wrong with it.
+fn check(component: &Component, dir: &Path) -> std::result::Result<(), String> {
+    let tensors = component.tensors().map_err(|e| e.to_string())?;
+    let checkpoint = Checkpoint::open(dir).map_err(|e| e.to_string())?;
+    checkpoint
+        .check_shapes(tensors.iter().map(|(n, s)| (n.as_str(), s.as_slice())))
+        .map_err(|e| e.to_string())?;
+    let beside: &[&str] = match component.kind {
+        Kind::Dit => &["config.json", "silence_latent.pt"],
+        Kind::Text | Kind::Lm => &["config.json", "tokenizer.json"],
+        Kind::Vae => &["config.json"],
+    };
+    match beside.iter().find(|name| !dir.join(name).is_file()) {
+        Some(name) => Err(format!("{} is missing", dir.join(name).display())),
+        None => Ok(()),
+    }
 }
 
 /// The path by its real name where it exists, so that `.` can be filled too.
@@ -111,7 +166,7 @@ fn components() -> Vec<Component> {
         name,
         kind,
         config,
-        codes: 0,
+        codes: if kind == Kind::Lm { AUDIO_CODES } else { 0 },
         frames: SILENCE_FRAMES,
     };
     vec![
@@ -119,6 +174,7 @@ fn components() -> Vec<Component> {
         new("acestep-v15-base", Kind::Dit, dit(false)),
         new(VAE, Kind::Vae, vae()),
         new(TEXT_ENCODER, Kind::Text, text()),
+        new(LM, Kind::Lm, lm()),
     ]
 }
 
@@ -156,6 +212,19 @@ fn text() -> Value {
             "num_hidden_layers": 3,
             "num_key_value_heads": 1,
             "vocab_size": vocabulary(0)
+        }),
+    )
+}
+
+/// Two narrow layers; the table is what takes space.
+fn lm() -> Value {
+    changed(
+        published::lm(64, 2, 2, 160),
+        json!({
+            "bos_token_id": vocabulary(0) - 26,
+            "eos_token_id": vocabulary(0) - 24,
+            "num_key_value_heads": 1,
+            "vocab_size": vocabulary(AUDIO_CODES)
         }),
     )
 }

@@ -2,7 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
-use crate::models::config::{DitConfig, TextConfig, VaeConfig};
+use crate::models::config::{DitConfig, LmConfig, TextConfig, VaeConfig};
+use crate::text::LmTokenizer;
 use crate::weights::{Checkpoints, Silence};
 use std::fs;
 
@@ -53,6 +54,14 @@ fn it_is_complete_small_and_the_same_every_time() {
     assert_eq!(text.vocab_size, vocabulary(0));
     assert_eq!(VaeConfig::load(&tree.vae().unwrap()).unwrap().hop(), 1920);
     assert!(tree.tokenizer().is_ok());
+    let lm = &tree.lm(None).unwrap().path;
+    let rows = LmConfig::load(lm).unwrap().vocab_size;
+    let tokenizer = LmTokenizer::load(lm).unwrap();
+    assert_eq!(tokenizer.vocabulary().size() as usize, rows);
+    assert_eq!(
+        tokenizer.vocabulary().legal_codes(),
+        tokenizer.vocabulary().codes()
+    );
 }
 
 #[test]
@@ -96,6 +105,52 @@ fn an_existing_tree_is_kept_and_anything_else_is_refused() {
         fs::read_to_string(dir.path().join("song.wav")).unwrap(),
         "mine"
     );
+}
+
+/// A tree as version 1 wrote it.
+fn version_1(out: &Path) {
+    demo(out).unwrap();
+    fs::remove_dir_all(out.join(LM)).unwrap();
+    fs::write(out.join(MARKER), MARKER_TEXT_1).unwrap();
+}
+
+#[test]
+fn a_tree_of_the_version_before_gets_what_is_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let (new, old) = (dir.path().join("new"), dir.path().join("old"));
+    demo(&new).unwrap();
+    version_1(&old);
+    let weights = old.join("vae/diffusion_pytorch_model.safetensors");
+    let made = fs::metadata(&weights).unwrap().modified().unwrap();
+    assert!(!is_demo(&old));
+    std::thread::scope(|scope| {
+        let makers: Vec<_> = (0..4).map(|_| scope.spawn(|| demo(&old))).collect();
+        for maker in makers {
+            maker.join().unwrap().unwrap();
+        }
+    });
+    assert!(bytes_of(&new) == bytes_of(&old), "the trees differ");
+    assert_eq!(fs::metadata(&weights).unwrap().modified().unwrap(), made);
+    let left = fs::read_dir(&old).unwrap().count();
+    assert_eq!(left, components().len() + 1, "nothing is left beside them");
+}
+
+#[test]
+fn a_model_put_into_an_older_tree_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let old = dir.path().join("old");
+    version_1(&old);
+    let mine = old.join(LM).join("model.safetensors");
+    fs::create_dir(old.join(LM)).unwrap();
+    fs::write(&mine, "mine").unwrap();
+    let text = demo(&old).unwrap_err().to_string();
+    assert!(text.contains(LM) && text.contains("move it"), "{text}");
+    assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
+
+    fs::remove_dir_all(old.join(LM)).unwrap();
+    fs::remove_dir_all(old.join(VAE)).unwrap();
+    let text = demo(&old).unwrap_err().to_string();
+    assert!(text.contains("damaged") && text.contains(VAE), "{text}");
 }
 
 #[test]
