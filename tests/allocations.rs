@@ -2,7 +2,7 @@
 //! tokens of the language model are watched by a counting allocator.
 
 use engine::backend::cpu::CpuBackend;
-use engine::backend::{Backend, NoWeights, Ready, Region, prepare};
+use engine::backend::{Backend, Device, NoWeights, Ready, Region, prepare};
 use engine::models::language_model::Head;
 use engine::program::{Builder, DType, Mask, Math, Op, Program, Val};
 use engine::song::NoWatch;
@@ -148,8 +148,8 @@ fn tokens_allocate_nothing() {
     let tree = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
     let tree = Checkpoints::open(&tree).expect("there is a tree");
     let backend = CpuBackend::new(2, None).expect("the processor opens");
-    let backend = Arc::new(backend) as Arc<dyn Backend>;
-    let lm = LanguageModel::open(&tree, None, backend, Math::Bf16).expect("the model opens");
+    let (backend, math) = (Arc::new(backend) as Arc<dyn Backend>, Math::Bf16);
+    let lm = LanguageModel::open(&tree, None, Device { backend, math }).expect("the model opens");
     let mut session = lm.session(2, 64).expect("memory");
     for row in 0..2 {
         let fed = session.feed(row, &[1, 2, 3][row..], Head::None, &NoWatch);

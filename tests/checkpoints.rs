@@ -1,6 +1,7 @@
 //! Checkpoint trees as the engine meets them: every packaging of the same weights makes the same
 //! song, the lists of tensors are those of real files, and damage is said in a sentence.
 
+use engine::backend::Device;
 use engine::backend::Weights;
 use engine::backend::cpu::CpuBackend;
 use engine::models::config::{DitConfig, LmConfig, TextConfig, VaeConfig};
@@ -31,8 +32,11 @@ fn song(tree: &Path, model: &str) -> Result<Vec<f32>> {
     let backend = CpuBackend::new(2, None)?;
     let mut engine = Engine::open(EngineOptions {
         checkpoints: tree.to_path_buf(),
-        backend: Arc::new(backend),
-        math: Math::F32,
+        device: Device {
+            backend: Arc::new(backend),
+            math: Math::F32,
+        },
+        lm_device: None,
         noise: NoiseKind::default(),
     })?;
     let request = SongRequest {
@@ -47,6 +51,9 @@ fn song(tree: &Path, model: &str) -> Result<Vec<f32>> {
             time_signature: None,
         },
         duration_s: Some(5.0),
+        codes: Vec::new(),
+        cover_strength: 1.0,
+        planning: None,
         seeds: vec![3],
         sampling: Sampling {
             steps: 2,

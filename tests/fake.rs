@@ -1,7 +1,9 @@
 //! A server whose engine is a fake that tests steer: it is fast, can be held, and fails on
 //! demand.
 
-use engine::song::{Song, SongItem, SongRequest, Stage, StageTimes, Watch};
+use engine::song::{
+    Composed, DescribeRequest, Description, Song, SongItem, SongRequest, Stage, StageTimes, Watch,
+};
 use engine::{Error, Result};
 use server::config::{Config, Flags};
 use server::env::Env;
@@ -92,6 +94,18 @@ impl SongMaker for FakeMaker {
         })
     }
 
+    fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
+        self.load("", watch)?;
+        Ok(name.unwrap_or("acestep-5Hz-lm-0.6B").to_owned())
+    }
+
+    fn describe(&mut self, request: &DescribeRequest, _: &dyn Watch) -> Result<Description> {
+        Ok(Description {
+            facts: request.known.clone(),
+            ..Description::default()
+        })
+    }
+
     /// The caption steers: `panic`, `device` and `huge` fail in their ways.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
         self.0.with(|s| s.seen.push(request.clone()));
@@ -114,6 +128,7 @@ impl SongMaker for FakeMaker {
             items: request.seeds.iter().map(item).collect(),
             sample_rate: 48_000,
             frames: 250,
+            composed: Composed::unplanned(request),
             times: StageTimes::default(),
         })
     }

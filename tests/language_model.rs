@@ -2,8 +2,8 @@
 //! alone or beside others), the same follows.
 
 use engine::Error;
-use engine::backend::Backend;
 use engine::backend::cpu::CpuBackend;
+use engine::backend::{Backend, Device};
 use engine::models::language_model::Head;
 use engine::program::Math;
 use engine::song::language_model::{CHUNK, LanguageModel, Session};
@@ -19,7 +19,7 @@ fn model(math: Math) -> LanguageModel {
     let tree = Checkpoints::open(&tree).expect("there is a tree");
     let backend = CpuBackend::new(2, None).expect("the processor opens");
     let backend = Arc::new(backend) as Arc<dyn Backend>;
-    LanguageModel::open(&tree, None, backend, math).expect("the model opens")
+    LanguageModel::open(&tree, None, Device { backend, math }).expect("the model opens")
 }
 
 /// A text of random tokens.

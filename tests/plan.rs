@@ -1,12 +1,12 @@
 //! The planner on the tiny language model, whose weights are random: whatever it would like to
 //! write, what comes out keeps the grammar, the user's values and the exact number of codes.
 
-use engine::backend::Backend;
 use engine::backend::cpu::CpuBackend;
+use engine::backend::{Backend, Device};
 use engine::program::Math;
 use engine::sample::logits::TokenSampling;
 use engine::song::plan::{Plan, PlanRequest, Planner};
-use engine::song::{NoWatch, Stage, Watch};
+use engine::song::{Facts, Metas, NoWatch, Stage, Watch};
 use engine::text::grammar::{Field, Phase, Settings};
 use engine::text::{LANGUAGES, LmPrompt, Metadata, Number};
 use engine::weights::Checkpoints;
@@ -27,20 +27,22 @@ fn planner_of(tree: &Path, math: Math) -> Planner {
     let tree = Checkpoints::open(tree).expect("there is a tree");
     let backend = CpuBackend::new(2, None).expect("the processor opens");
     let backend = Arc::new(backend) as Arc<dyn Backend>;
-    Planner::open(&tree, None, backend, math, 600).expect("the planner opens")
+    Planner::open(&tree, None, Device { backend, math }, 600).expect("the planner opens")
 }
 
 fn request() -> PlanRequest {
     PlanRequest {
         caption: "upbeat pop".into(),
         lyrics: "[Verse]\nla la".into(),
-        user: Metadata::default(),
+        known: Facts {
+            duration_s: Some(5.3),
+            ..Facts::default()
+        },
         reason: true,
         write_caption: false,
         write_language: true,
         negative: String::new(),
         sampling: TokenSampling::default(),
-        duration_s: Some(5.3),
         seeds: vec![1],
         codes: true,
         batch: true,
@@ -50,13 +52,15 @@ fn request() -> PlanRequest {
 }
 
 /// Everything is known: there is nothing to reason about.
-fn complete() -> Metadata {
-    Metadata {
-        bpm: Some(Number::Whole(97)),
-        duration: Some(Number::Whole(7)),
-        keyscale: Some("H minor".into()),
-        timesignature: Some("5".into()),
-        ..Metadata::default()
+fn complete() -> Facts {
+    Facts {
+        metas: Metas {
+            bpm: Some(97),
+            key_scale: Some("H minor".into()),
+            time_signature: Some("5".into()),
+        },
+        duration_s: Some(7.0),
+        language: None,
     }
 }
 
@@ -73,7 +77,7 @@ fn whole(number: &Option<Number>) -> i64 {
 
 /// What the grammar promises of the fields the user left open.
 fn assert_legal(plan: &Plan, request: &PlanRequest) {
-    let (m, user) = (&plan.metadata, &request.user);
+    let (m, user) = (&plan.metadata, request.known.metadata());
     match &user.bpm {
         Some(bpm) => assert_eq!(m.bpm.as_ref(), Some(bpm)),
         None => assert!((30..=300).contains(&whole(&m.bpm)), "{m:?}"),
@@ -149,16 +153,19 @@ fn random_requests_never_leave_their_ranges() {
     let mut random = Random::named("requests");
     for seed in 0..40 {
         let mut some = |n: usize| (random.below(3) == 0).then(|| random.below(n));
-        let user = Metadata {
-            bpm: some(271).map(|n| Number::Whole(30 + n as i64)),
-            duration: some(20).map(|n| Number::Whole(10 + n as i64)),
-            keyscale: some(2).map(|n| ["C major", "Bb minor"][n].to_string()),
-            timesignature: some(2).map(|n| ["3", "6/8"][n].to_string()),
-            ..Metadata::default()
+        let metas = Metas {
+            bpm: some(271).map(|n| 30 + n as u32),
+            key_scale: some(2).map(|n| ["C major", "Bb minor"][n].to_string()),
+            time_signature: some(2).map(|n| ["3", "6/8"][n].to_string()),
         };
         let seconds = some(40).map_or(2.0, |n| 0.2 + n as f64 / 7.0);
+        let known = Facts {
+            metas,
+            duration_s: Some(seconds),
+            language: None,
+        };
         let request = PlanRequest {
-            user,
+            known,
             write_caption: some(2).is_some(),
             sampling: TokenSampling {
                 temperature: some(30).map_or(0.85, |n| n as f32 / 10.0),
@@ -167,16 +174,11 @@ fn random_requests_never_leave_their_ranges() {
                 repetition_penalty: some(5).map_or(1.0, |n| 0.8 + n as f32 / 5.0),
                 guidance: some(9).map_or(2.5, |n| n as f32),
             },
-            duration_s: Some(seconds),
             seeds: vec![seed],
             ..request()
         };
         let plan = plan(&planner, &request);
-        if !(request.user.bpm.is_some()
-            && request.user.duration.is_some()
-            && request.user.keyscale.is_some()
-            && request.user.timesignature.is_some())
-        {
+        if !request.known.is_complete() {
             assert_legal(&plan, &request);
         }
         assert_counts(&plan, 1, (seconds * 5.0) as usize);
@@ -187,11 +189,11 @@ fn random_requests_never_leave_their_ranges() {
 fn what_the_user_gave_stays_as_it_is() {
     let planner = planner(Math::F32);
     let mut request = request();
-    request.user = complete();
+    request.known = complete();
     let all = plan(&planner, &request);
-    assert_eq!(all.metadata, complete());
+    assert_eq!(all.metadata, complete().metadata());
     // One value is missing: the model writes that one, legal or not the others stay.
-    request.user.bpm = None;
+    request.known.metas.bpm = None;
     let most = plan(&planner, &request);
     let bpm = whole(&most.metadata.bpm);
     assert!((30..=300).contains(&bpm));
@@ -199,23 +201,27 @@ fn what_the_user_gave_stays_as_it_is() {
     let expected = Metadata {
         bpm: Some(Number::Whole(bpm)),
         language,
-        ..complete()
+        ..complete().metadata()
     };
     assert_eq!(most.metadata, expected);
     // Without reasoning nothing is added.
     request.reason = false;
-    assert_eq!(plan(&planner, &request).metadata, request.user);
+    assert_eq!(plan(&planner, &request).metadata, request.known.metadata());
 }
 
 #[test]
-fn the_duration_of_the_metadata_counts_where_none_is_asked() {
+fn five_codes_a_second_cut_off() {
     let planner = planner(Math::F32);
     let mut request = request();
-    request.user = complete();
-    request.duration_s = None;
-    assert_counts(&plan(&planner, &request), 1, 35);
-    request.duration_s = Some(0.9);
-    assert_counts(&plan(&planner, &request), 1, 4);
+    request.known = complete();
+    for (seconds, codes) in [(7.0, 35), (0.9, 4), (2.39, 11)] {
+        request.known.duration_s = Some(seconds);
+        assert_counts(&plan(&planner, &request), 1, codes);
+    }
+    // Nobody says how long, and nobody is asked: two minutes.
+    request.known.duration_s = None;
+    request.reason = false;
+    assert_counts(&plan(&planner, &request), 1, 600);
     request.codes = false;
     assert_counts(&plan(&planner, &request), 1, 0);
 }
@@ -232,7 +238,7 @@ fn a_song_depends_on_its_own_seed_alone() {
     assert_eq!(apart.codes, batch.codes);
     assert_eq!(apart.metadata, batch.metadata);
     // Reasoning takes the first seed, so the metadata is given here.
-    request.user = complete();
+    request.known = complete();
     let together = plan(&planner, &request);
     for (seed, codes) in request.seeds.clone().into_iter().zip(&together.codes) {
         request.seeds = vec![seed];
@@ -247,7 +253,10 @@ fn a_kept_prefix_changes_nothing() {
     let mut request = request();
     request.sampling.temperature = 0.0;
     let kept = plan(&planner, &request);
-    request.user = kept.metadata.clone();
+    request.known = Facts {
+        language: kept.metadata.language.clone(),
+        ..request.known.or(Facts::legal(&kept.metadata))
+    };
     request.reason = false;
     let anew = plan(&planner, &request);
     assert_eq!((anew.metadata, anew.codes), (kept.metadata, kept.codes));
@@ -257,7 +266,7 @@ fn a_kept_prefix_changes_nothing() {
 fn every_parameter_has_an_effect() {
     let planner = planner(Math::F32);
     let base = PlanRequest {
-        user: complete(),
+        known: complete(),
         ..request()
     };
     let before = plan(&planner, &base).codes;
@@ -324,7 +333,8 @@ fn a_description_has_metadata_and_what_the_user_fixed() {
     settings.user.insert(Field::Bpm, "123".into());
     let describe = |prompt: &LmPrompt, seed| {
         let settings = settings.clone();
-        planner.describe(prompt, settings, &how, seed, 800, &NoWatch)
+        let answer = planner.complete_prompt(prompt, settings, &how, seed, 800, &NoWatch);
+        answer.map(|(output, _)| output)
     };
     let prompt = LmPrompt::understand(&[1, 2, 2047]);
     let first = describe(&prompt, 3).expect("is described");

@@ -1,7 +1,7 @@
 //! Whole songs on the tiny tree: what a seed, a batch and a thread count may and may not change.
 
 use engine::backend::cpu::CpuBackend;
-use engine::backend::{Backend, Bound, Buffer, Caps, HostBytes, Ready};
+use engine::backend::{Backend, Bound, Buffer, Caps, Device, HostBytes, Ready};
 use engine::program::{Dcw, DcwMode, Math, Op, Program};
 use engine::sample::noise::NoiseKind;
 use engine::song::{
@@ -22,8 +22,8 @@ fn engine_on(backend: Arc<dyn Backend>, math: Math) -> Engine {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
     Engine::open(EngineOptions {
         checkpoints: root,
-        backend,
-        math,
+        device: Device { backend, math },
+        lm_device: None,
         noise: NoiseKind::default(),
     })
     .expect("the tiny tree opens")
@@ -42,6 +42,9 @@ fn request(model: &str, seeds: &[u64]) -> SongRequest {
             time_signature: Some("4".into()),
         },
         duration_s: Some(5.3),
+        codes: Vec::new(),
+        cover_strength: 1.0,
+        planning: None,
         seeds: seeds.to_vec(),
         sampling: Sampling {
             steps: 4,
@@ -264,8 +267,11 @@ fn a_vae_of_another_rate_is_refused() {
     std::fs::write(vae.join("config.json"), changed).expect("written");
     let mut engine = Engine::open(EngineOptions {
         checkpoints: dir.path().into(),
-        backend: Small::with(0),
-        math: Math::F32,
+        device: Device {
+            backend: Small::with(0),
+            math: Math::F32,
+        },
+        lm_device: None,
         noise: NoiseKind::default(),
     })
     .expect("the tree opens");

@@ -1,7 +1,7 @@
 //! What the server needs of an engine. Tests put a fake in its place.
 
 use engine::Result;
-use engine::song::{Engine, Song, SongRequest, Watch};
+use engine::song::{DescribeRequest, Description, Engine, Song, SongRequest, Watch};
 
 /// Makes songs, one at a time, on the thread that owns it.
 pub trait SongMaker {
@@ -9,6 +9,10 @@ pub trait SongMaker {
     fn load(&mut self, model: &str, watch: &dyn Watch) -> Result<()>;
     /// Makes the song.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song>;
+    /// Loads a language model, without a name the first there is; returns its name.
+    fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
+    /// Describes a song in words. A language model must be loaded.
+    fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description>;
 }
 
 /// Opens the engine on the thread that will own it. Called again after a job brought an engine
@@ -22,5 +26,14 @@ impl SongMaker for Engine {
 
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
         Engine::make(self, request, watch)
+    }
+
+    fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
+        Engine::load_lm(self, name, watch)?;
+        Ok(self.lm().unwrap_or_default().to_owned())
+    }
+
+    fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {
+        Engine::describe(self, request, watch)
     }
 }

@@ -1,5 +1,6 @@
 //! The whole way once: the real engine on the tiny tree behind the HTTP API.
 
+use engine::backend::Device;
 use engine::backend::cpu::CpuBackend;
 use engine::program::Math;
 use engine::sample::noise::NoiseKind;
@@ -30,8 +31,11 @@ fn start(checkpoints: PathBuf, data: &Path) -> Server {
     let open: OpenMaker = Box::new(move || {
         let options = EngineOptions {
             checkpoints: checkpoints.clone(),
-            backend: Arc::new(CpuBackend::new(2, None)?),
-            math: Math::F32,
+            device: Device {
+                backend: Arc::new(CpuBackend::new(2, None)?),
+                math: Math::F32,
+            },
+            lm_device: None,
             noise: NoiseKind::default(),
         };
         Ok(Box::new(Engine::open(options)?) as Box<dyn SongMaker>)

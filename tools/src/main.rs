@@ -5,7 +5,7 @@ use engine::models::config::{DitConfig, VaeConfig};
 use engine::models::dit::{TimeFrom, VelocityShape, velocity};
 use engine::models::vae::vae_decoder;
 use engine::program::{Math, Program, plan};
-use engine::song::{engine::frames_of, render::TILE};
+use engine::song::{prepare::frames_of, render::TILE};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 

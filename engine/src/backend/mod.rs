@@ -26,6 +26,15 @@ pub struct Caps {
     pub native_bf16: bool,
 }
 
+/// A device, and how products on it treat their operands.
+#[derive(Clone)]
+pub struct Device {
+    /// Runs programs.
+    pub backend: Arc<dyn Backend>,
+    /// Arithmetic of the products.
+    pub math: Math,
+}
+
 /// Elements of a weight in host memory. The owner keeps the bytes alive (a mapped file).
 #[derive(Clone)]
 pub struct HostBytes {

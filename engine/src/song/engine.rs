@@ -1,22 +1,23 @@
 //! The façade: a checkpoint tree on a device, one request at a time to a song.
 
 use crate::audio::level;
-use crate::backend::Backend;
+use crate::backend::{Backend, Device};
 use crate::error::{Error, Result};
 use crate::models::config::DitConfig;
 use crate::program::Math;
 use crate::sample::denoise::{Condition, Job, Network, denoise};
 use crate::sample::noise::{NoiseKind, StepNoise};
-use crate::sample::schedule;
+use crate::song::describe::{DescribeRequest, Description};
 use crate::song::fit::{Fit, JobShape};
 use crate::song::loaded::{LoadedDit, LoadedText, LoadedVae};
+use crate::song::plan::Planner;
+use crate::song::prepare::Prepared;
 use crate::song::progress::Part;
-use crate::song::request::{Method, Song, SongItem, SongRequest, StageTimes};
+use crate::song::request::{Composed, Method, Song, SongItem, SongRequest, StageTimes};
 use crate::song::{Stage, Watch};
-use crate::text::prompt;
+use crate::text::grammar::MAX_DURATION_S;
 use crate::weights::Checkpoints;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Instant;
 
 /// Samples per second and channel.
@@ -34,9 +35,9 @@ pub struct EngineOptions {
     /// Folder with the published layout.
     pub checkpoints: PathBuf,
     /// The device.
-    pub backend: Arc<dyn Backend>,
-    /// How products treat their operands.
-    pub math: Math,
+    pub device: Device,
+    /// The language model's device; `None` is the same.
+    pub lm_device: Option<Device>,
     /// Which generator a seed starts.
     pub noise: NoiseKind,
 }
@@ -52,27 +53,6 @@ pub struct ModelInfo {
     pub is_loaded: bool,
 }
 
-/// Everything denoising starts from.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Prepared {
-    /// Caption prompt.
-    pub text_ids: Vec<u32>,
-    /// Lyric prompt.
-    pub lyric_ids: Vec<u32>,
-    /// Latent frames `T`.
-    pub frames: usize,
-    /// Rows `L` of the condition.
-    pub rows: usize,
-    /// Packed condition of one item `(L, He)`.
-    pub packed: Vec<f32>,
-    /// Source latents and mask of one item `(T, 128)`.
-    pub context: Vec<f32>,
-    /// Time of every step and the final 0.
-    pub schedule: Vec<f32>,
-    /// Initial noise of every item `(B, T, 64)`.
-    pub noise: Vec<f32>,
-}
-
 /// A checkpoint tree on a device. Models are mapped when they are first needed and stay.
 pub struct Engine {
     options: EngineOptions,
@@ -80,6 +60,7 @@ pub struct Engine {
     text: Option<LoadedText>,
     vae: Option<LoadedVae>,
     dits: Vec<(LoadedDit, Vec<f32>)>,
+    planner: Option<Planner>,
 }
 
 impl Engine {
@@ -92,12 +73,23 @@ impl Engine {
             text: None,
             vae: None,
             dits: Vec::new(),
+            planner: None,
         })
     }
 
     /// The device.
     pub fn backend(&self) -> &dyn Backend {
-        &*self.options.backend
+        &*self.options.device.backend
+    }
+
+    /// How products treat their operands.
+    pub fn math(&self) -> Math {
+        self.options.device.math
+    }
+
+    /// Which generator a seed starts.
+    pub fn noise(&self) -> NoiseKind {
+        self.options.noise
     }
 
     /// The tree.
@@ -123,8 +115,8 @@ impl Engine {
     /// not depend on the request (folded weights, the timbre of silence). What is loaded before a
     /// cancellation stays.
     pub fn load(&mut self, model: &str, watch: &dyn Watch) -> Result<()> {
-        let (total, math) = (3, self.options.math);
-        let backend = self.options.backend.clone();
+        let (total, math) = (3, self.math());
+        let backend = self.options.device.backend.clone();
         let go_on = |done| {
             watch.progress(Stage::Load, done, total);
             if watch.cancelled() {
@@ -194,19 +186,85 @@ impl Engine {
         }
     }
 
-    fn text(&self) -> Result<&LoadedText> {
+    /// Maps and checks a language model and reads its tokenizer; without a name the first there
+    /// is. It takes the place of the one before, which stays when this one cannot be loaded.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when it is not there, [`Error::Corrupt`] when its files are damaged,
+    /// [`Error::TooBig`] when its weights do not fit into the device's memory.
+    pub fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<()> {
+        let name = self.tree.lm(name)?.name.clone();
+        if self.lm() == Some(&name) {
+            return Ok(());
+        }
+        watch.progress(Stage::Load, 0, 1);
+        let device = self.options.lm_device.as_ref();
+        let device = device.unwrap_or(&self.options.device).clone();
+        self.planner = Some(Planner::open(
+            &self.tree,
+            Some(&name),
+            device,
+            MAX_DURATION_S,
+        )?);
+        watch.progress(Stage::Load, 1, 1);
+        Ok(())
+    }
+
+    /// Name of the language model that is loaded.
+    pub fn lm(&self) -> Option<&str> {
+        let planner = self.planner.as_ref()?;
+        Some(&planner.language_model().name)
+    }
+
+    fn planner(&self) -> Result<&Planner> {
+        self.planner.as_ref().ok_or_else(|| {
+            Error::Missing(
+                "no language model is loaded: put a folder acestep-5Hz-lm-* beside the other \
+                 models"
+                    .into(),
+            )
+        })
+    }
+
+    /// Describes a song in words. A language model must be loaded.
+    pub fn describe(&self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {
+        self.planner()?.describe(request, watch)
+    }
+
+    /// The request with what its planning asks for. Without a language model a planning that
+    /// only completes what is missing is left out.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the planning cannot be left out, and those of
+    /// [`Planner::compose`].
+    pub fn compose(
+        &self,
+        request: &SongRequest,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Composed> {
+        match &request.planning {
+            Some(planning) if planning.is_required() || self.planner.is_some() => {
+                self.planner()?.compose(request, times, watch)
+            }
+            _ => Ok(Composed::unplanned(request)),
+        }
+    }
+
+    pub(super) fn text(&self) -> Result<&LoadedText> {
         self.text
             .as_ref()
             .ok_or_else(|| Error::Bug("the text encoder is not loaded".into()))
     }
 
-    fn vae(&self) -> Result<&LoadedVae> {
+    pub(super) fn vae(&self) -> Result<&LoadedVae> {
         self.vae
             .as_ref()
             .ok_or_else(|| Error::Bug("the VAE is not loaded".into()))
     }
 
-    fn dit(&self, name: &str) -> Result<&(LoadedDit, Vec<f32>)> {
+    /// A loaded model and its timbre of silence.
+    pub(super) fn dit(&self, name: &str) -> Result<&(LoadedDit, Vec<f32>)> {
         let found = self.dits.iter().find(|(d, _)| d.name == name);
         found.ok_or_else(|| Error::Bug(format!("model {name} is not loaded")))
     }
@@ -221,6 +279,8 @@ impl Engine {
         let start = Instant::now();
         self.load(&request.model, watch)?;
         times.load_s = start.elapsed().as_secs_f64();
+        let composed = self.compose(request, &mut times, watch)?;
+        let request = &composed.request;
         let prepared = self.prepare(request, &mut times, watch)?;
         let start = Instant::now();
         let latents = self.diffuse_all(request, &prepared, &mut times, watch)?;
@@ -244,76 +304,8 @@ impl Engine {
             sample_rate,
             frames: prepared.frames,
             times,
+            composed,
         })
-    }
-
-    /// Prompts to the packed condition, schedule and noise. The model must be loaded.
-    pub fn prepare(
-        &self,
-        request: &SongRequest,
-        times: &mut StageTimes,
-        watch: &dyn Watch,
-    ) -> Result<Prepared> {
-        if request.seeds.is_empty() {
-            return Err(Error::Request(
-                "no seed was given, so there is no song to make".into(),
-            ));
-        }
-        let (backend, math) = (self.backend(), self.options.math);
-        let (dit, timbre) = self.dit(&request.model)?;
-        let schedule = schedule_of(&dit.config, request)?;
-        let frames = frames_of(request.duration_s);
-
-        let start = Instant::now();
-        watch.progress(Stage::Text, 0, 1);
-        let text = self.text()?;
-        let caption = prompt::caption_prompt(
-            &request.instruction,
-            &request.caption,
-            &request.metas,
-            request.duration_s,
-        );
-        let lyrics = prompt::lyric_prompt(&request.language, &request.lyrics);
-        let text_ids = text.tokenizer.encode(&caption, prompt::CAPTION_TOKENS)?;
-        let lyric_ids = text.tokenizer.encode(&lyrics, prompt::LYRIC_TOKENS)?;
-        let encoder = text.on(backend, math);
-        let hidden = encoder.hidden_states(&text_ids)?;
-        let embeds = encoder.embeddings(&lyric_ids)?;
-        watch.progress(Stage::Text, 1, 1);
-        times.text_s += start.elapsed().as_secs_f64();
-        if watch.cancelled() {
-            return Err(Error::Cancelled);
-        }
-
-        let start = Instant::now();
-        watch.progress(Stage::Condition, 0, 1);
-        let encoder = dit.encoder(backend, math);
-        let lyric = encoder.lyric(&embeds)?;
-        let packed = encoder.pack(&lyric, timbre, &hidden)?;
-        watch.progress(Stage::Condition, 1, 1);
-        times.condition_s += start.elapsed().as_secs_f64();
-
-        let rows = packed.len() / dit.config.encoder_hidden_size;
-        let context = context_of(&dit.config, &dit.silence(frames));
-        let noise = self.noise_of(request, frames * dit.config.audio_acoustic_hidden_dim);
-        Ok(Prepared {
-            text_ids,
-            lyric_ids,
-            frames,
-            rows,
-            packed,
-            context,
-            schedule,
-            noise,
-        })
-    }
-
-    fn noise_of(&self, request: &SongRequest, per_item: usize) -> Vec<f32> {
-        let mut noise = vec![0f32; request.seeds.len() * per_item];
-        for (seed, out) in request.seeds.iter().zip(noise.chunks_exact_mut(per_item)) {
-            self.options.noise.fill(*seed, out);
-        }
-        noise
     }
 
     /// Bytes that diffusion and decoding take when `at_once` items are denoised together.
@@ -329,12 +321,12 @@ impl Engine {
             backend: self.backend(),
             dit: &dit.config,
             vae: &self.vae()?.config,
-            math: self.options.math,
+            math: self.math(),
         };
         let job = JobShape {
             items: request.seeds.len(),
             frames: prepared.frames,
-            rows: prepared.rows,
+            rows: prepared.rows(),
             steps: prepared.schedule.len() - 1,
             guided: !dit.config.is_turbo && sampling.guidance_scale > 1.0,
             step_noise: sampling.method == Method::Sde,
@@ -355,20 +347,14 @@ impl Engine {
             return self.diffuse(request, prepared, times, watch);
         }
         let mut latents = Vec::with_capacity(prepared.noise.len());
-        let noises = prepared
-            .noise
-            .chunks_exact(prepared.noise.len() / job.items);
-        for (index, (seed, noise)) in request.seeds.iter().zip(noises).enumerate() {
+        for (index, seed) in request.seeds.iter().enumerate() {
             let alone = SongRequest {
                 seeds: vec![*seed],
                 ..request.clone()
             };
-            let prepared = Prepared {
-                noise: noise.to_vec(),
-                ..prepared.clone()
-            };
             let of = job.items;
             let watch = Part { watch, index, of };
+            let prepared = prepared.item(index, of);
             latents.extend(self.diffuse(&alone, &prepared, times, &watch)?);
         }
         Ok(latents)
@@ -385,12 +371,18 @@ impl Engine {
         let (dit, _) = self.dit(&request.model)?;
         let batch = request.seeds.len();
         let steps = prepared.schedule.len() - 1;
-        let condition = Condition {
-            packed: &prepared.packed.repeat(batch),
-            rows: prepared.rows,
-            lengths: &vec![prepared.rows as i32; batch],
-            context: &prepared.context.repeat(batch),
-        };
+        let repeated = prepared.conditions.iter().map(|c| {
+            let lengths = vec![c.rows as i32; batch];
+            (c, c.packed.repeat(batch), lengths)
+        });
+        let repeated: Vec<_> = repeated.collect();
+        let conditions = repeated.iter().map(|(c, packed, lengths)| Condition {
+            packed,
+            rows: c.rows,
+            lengths,
+            context: &c.context,
+        });
+        let conditions: Vec<_> = conditions.collect();
         let job = Job {
             batch,
             frames: prepared.frames,
@@ -399,15 +391,15 @@ impl Engine {
             start: &prepared.noise,
             noise: &prepared.noise,
             step_noise: StepNoise::Seeds(&request.seeds),
-            conditions: &[condition],
-            switch_step: steps,
+            conditions: &conditions,
+            switch_step: prepared.switch_step,
             repaint: None,
         };
         let net = Network {
             backend: self.backend(),
             config: &dit.config,
             weights: &dit.weights,
-            math: self.options.math,
+            math: self.math(),
         };
         let mut evaluations = 0;
         let mut count = |_: usize, _: f32, _: &crate::backend::Region| {
@@ -434,7 +426,7 @@ impl Engine {
             ));
         }
         let vae = self.vae()?;
-        let decoder = vae.on(self.backend(), self.options.math);
+        let decoder = vae.on(self.backend(), self.math());
         let mut pcm = if (out.latent_rescale, out.latent_shift) == (1.0, 0.0) {
             decoder.decode_song(latents, watch)?
         } else {
@@ -451,57 +443,5 @@ impl Engine {
         }
         level::finish(&mut pcm, vae.config.sampling_rate as u32, out);
         Ok(pcm)
-    }
-}
-
-/// Times of every step and the final 0.
-fn schedule_of(config: &DitConfig, request: &SongRequest) -> Result<Vec<f32>> {
-    let s = &request.sampling;
-    let custom = s.timesteps.as_deref();
-    if config.is_turbo {
-        schedule::turbo(Some(s.steps), s.shift, custom)
-    } else {
-        schedule::base(s.steps, s.shift, custom)
-    }
-}
-
-/// Latent frames of a length in seconds, which is first rounded to tenths (half to even), then
-/// cut to whole frames.
-pub fn frames_of(duration_s: Option<f64>) -> usize {
-    let seconds = duration_s.unwrap_or(DEFAULT_DURATION_S);
-    // Formatting rounds the exact decimal value, as Python's `round` does.
-    let tenths: f64 = format!("{seconds:.1}").parse().unwrap_or(seconds);
-    let samples = (tenths.max(0.1) * SAMPLING_RATE as f64) as usize;
-    (samples / (SAMPLING_RATE / FRAMES_PER_SECOND)).max(MIN_FRAMES)
-}
-
-/// Silence as the source, everything to be generated: `(T, 64)` to `(T, 128)`.
-fn context_of(config: &DitConfig, silence: &[f32]) -> Vec<f32> {
-    let (channels, width) = (config.audio_acoustic_hidden_dim, config.in_channels);
-    let mask = vec![1f32; width - 2 * channels];
-    silence
-        .chunks_exact(channels)
-        .flat_map(|frame| [frame, &mask].concat())
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn lengths_round_to_tenths_and_cut_to_frames() {
-        for (seconds, frames) in [
-            (12.34, 307),
-            (5.3, 132),
-            (10.0, 250),
-            (0.0, 128),
-            (600.0, 15_000),
-            (10.25, 254),
-            (10.35, 257),
-        ] {
-            assert_eq!(frames_of(Some(seconds)), frames, "{seconds}");
-        }
-        assert_eq!(frames_of(None), 3000);
     }
 }

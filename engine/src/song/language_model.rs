@@ -3,7 +3,7 @@
 
 use super::Watch;
 use super::loaded::{PROBE, checked};
-use crate::backend::{Backend, Ready, Region, prepare};
+use crate::backend::{Backend, Device, Ready, Region, prepare};
 use crate::error::{Error, Result};
 use crate::models::config::LmConfig;
 use crate::models::language_model::{
@@ -32,18 +32,18 @@ pub struct LanguageModel {
 
 impl LanguageModel {
     /// Maps and checks the model of this name in `tree`, without a name the first there is.
-    pub fn open(
-        tree: &Checkpoints,
-        name: Option<&str>,
-        backend: Arc<dyn Backend>,
-        math: Math,
-    ) -> Result<Self> {
+    pub fn open(tree: &Checkpoints, name: Option<&str>, device: Device) -> Result<Self> {
         let model = tree.lm(name)?;
-        Self::open_dir(&model.name, &model.path, backend, math)
+        Self::open_dir(&model.name, &model.path, device)
     }
 
     /// As [`LanguageModel::open`], from a directory of its own.
-    pub fn open_dir(name: &str, dir: &Path, backend: Arc<dyn Backend>, math: Math) -> Result<Self> {
+    ///
+    /// # Errors
+    /// [`Error::TooBig`] when the weights do not fit into the device's memory: every token reads
+    /// all of them.
+    pub fn open_dir(name: &str, dir: &Path, device: Device) -> Result<Self> {
+        let Device { backend, math } = device;
         let config = LmConfig::load(dir)?;
         let shape = LmShape {
             rows: 1,
@@ -52,6 +52,15 @@ impl LanguageModel {
             head: Head::Full,
         };
         let weights = checked(dir, &[forward(&config, math, shape)?])?;
+        let needs = weights.checkpoint().files().map(|(_, bytes)| bytes).sum();
+        let have = backend.caps().memory_bytes;
+        if have > 0 && needs > have {
+            return Err(Error::TooBig {
+                needs,
+                have,
+                suggestion: format!("choose a smaller language model than {name}"),
+            });
+        }
         Ok(LanguageModel {
             name: name.to_string(),
             config,

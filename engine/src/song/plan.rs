@@ -6,20 +6,20 @@
 //!
 //! What a song gets depends on the request and its own seed, not on the songs beside it.
 
+use super::describe::Facts;
+use super::engine::DEFAULT_DURATION_S;
 use super::language_model::{LanguageModel, Session};
 use super::progress::Part;
 use super::{Stage, Watch};
-use crate::backend::Backend;
+use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::models::language_model::Head;
-use crate::program::Math;
 use crate::sample::logits::{Candidates, TokenSampling, guide, penalize};
 use crate::sample::noise::Stream;
 use crate::text::codes::code_count;
-use crate::text::grammar::{Event, Field, Machine, Phase, Settings};
+use crate::text::grammar::{Event, Machine, Phase, Settings};
 use crate::text::{Grammar, LmOutput, LmPrompt, LmTokenizer, LmVocabulary, Metadata, parse_output};
 use crate::weights::Checkpoints;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -54,9 +54,8 @@ pub struct PlanRequest {
     pub caption: String,
     /// Lyrics.
     pub lyrics: String,
-    /// What the user fixed: it is written as it is. Only beats, duration, key, language and
-    /// time signature are looked at.
-    pub user: Metadata,
+    /// What is known: it is written as it is.
+    pub known: Facts,
     /// Whether the model writes the metadata that is missing.
     pub reason: bool,
     /// Whether the model rewrites the caption while it reasons.
@@ -67,8 +66,6 @@ pub struct PlanRequest {
     pub negative: String,
     /// How tokens are drawn. Guidance is that of the codes; reasoning has none.
     pub sampling: TokenSampling,
-    /// Seconds of music; `None` takes the duration of the metadata.
-    pub duration_s: Option<f64>,
     /// One seed per song; reasoning takes the first.
     pub seeds: Vec<u64>,
     /// Whether codes are wanted, and not only metadata.
@@ -109,13 +106,12 @@ impl Planner {
     pub fn open(
         tree: &Checkpoints,
         name: Option<&str>,
-        backend: Arc<dyn Backend>,
-        math: Math,
+        device: Device,
         max_duration_s: u32,
     ) -> Result<Self> {
         let dir = &tree.lm(name)?.path;
         let tokenizer = LmTokenizer::load(dir)?;
-        let lm = LanguageModel::open(tree, name, backend, math)?;
+        let lm = LanguageModel::open(tree, name, device)?;
         let (known, rows) = (tokenizer.vocabulary().size(), lm.config.vocab_size);
         if known as usize > rows {
             return Err(Error::Corrupt(format!(
@@ -149,10 +145,10 @@ impl Planner {
     pub fn plan(&self, request: &PlanRequest, watch: &dyn Watch) -> Result<Plan> {
         let start = Instant::now();
         let mut plan = Plan::default();
-        let reasoned = match request.reason && !is_complete(&request.user) {
+        let reasoned = match request.reason && !request.known.is_complete() {
             true => Some(self.reason(request, &mut plan, watch)?),
             false => {
-                plan.metadata = request.user.clone();
+                plan.metadata = request.known.metadata();
                 None
             }
         };
@@ -169,7 +165,7 @@ impl Planner {
 
     /// Lets the model answer a prompt of [`LmPrompt::inspire`], [`LmPrompt::format`] or
     /// [`LmPrompt::understand`]: reasoning within `settings`, then lyrics, at most `most` tokens.
-    pub fn describe(
+    pub fn complete_prompt(
         &self,
         prompt: &LmPrompt,
         settings: Settings,
@@ -177,7 +173,7 @@ impl Planner {
         seed: u64,
         most: usize,
         watch: &dyn Watch,
-    ) -> Result<LmOutput> {
+    ) -> Result<(LmOutput, Vec<Event>)> {
         let prompt = prompt.ids(self.tokenizer())?;
         let mut session = self.lm.session(1, prompt.len() + most)?;
         let mut machine = Machine::new(self.grammar.clone(), settings, &prompt)?;
@@ -187,7 +183,8 @@ impl Planner {
             seed,
         };
         let ids = self.complete(&mut session, &prompt, &mut machine, &draws, most, watch)?;
-        Ok(parse_output(&self.vocabulary().decode(&ids, false)))
+        let output = parse_output(&self.vocabulary().decode(&ids, false));
+        Ok((output, machine.take_events()))
     }
 
     /// The first phase. Returns what was read of its prompt, which begins the second one's.
@@ -198,7 +195,7 @@ impl Planner {
         watch: &dyn Watch,
     ) -> Result<Reasoned<'_>> {
         let prompt = LmPrompt::reason(&request.caption, &request.lyrics).ids(self.tokenizer())?;
-        let user = user_values(&request.user);
+        let user = request.known.injected();
         let given: usize = user.values().map(String::len).sum();
         let most = match request.constrained {
             true => REASONING_TOKENS + given,
@@ -222,15 +219,15 @@ impl Planner {
         };
         let ids = self.complete(&mut session, &prompt, &mut machine, &draws, most, watch)?;
         plan.events.extend(machine.take_events());
-        let text = self.vocabulary().decode(&ids, true);
-        if text.trim().is_empty() {
-            return Err(Error::Request(
-                "the language model wrote no metadata: leave constrained_decoding on, or give \
-                 bpm, duration, key and time signature"
-                    .into(),
-            ));
-        }
-        plan.metadata = parse_output(&self.vocabulary().decode(&ids, false)).metadata;
+        let written = parse_output(&self.vocabulary().decode(&ids, false)).metadata;
+        plan.metadata = match request.constrained {
+            true => written,
+            // Anything may stand there; what is not legal is as good as not written.
+            false => Metadata {
+                caption: written.caption.clone(),
+                ..request.known.clone().or(Facts::legal(&written)).metadata()
+            },
+        };
         session.truncate(0, prompt.len());
         Ok(Reasoned { session, prompt })
     }
@@ -284,22 +281,22 @@ impl Planner {
         watch: &dyn Watch,
     ) -> Result<()> {
         let longest = f64::from(self.max_duration_s);
-        let wanted = request.duration_s.filter(|s| *s > 0.0);
+        let wanted = request.known.duration_s.filter(|s| *s > 0.0);
         let target_s = wanted.or_else(|| plan.metadata.known_duration());
-        let target_s = target_s.map(|s| s.min(longest));
+        let target_s = target_s.unwrap_or(DEFAULT_DURATION_S).min(longest);
         let conditional = LmPrompt::codes(&request.caption, &request.lyrics, &plan.metadata);
         let guided = request.sampling.guidance > 1.0;
         let unconditional = LmPrompt::codes_unconditional(&request.negative);
         let job = CodeJob {
             request,
             target_s,
-            most: code_count(target_s.unwrap_or(longest)).max(1),
+            most: code_count(target_s).max(1),
             conditional: conditional.ids(self.tokenizer())?,
             unconditional: match guided {
                 true => Some(unconditional.ids(self.tokenizer())?),
                 false => None,
             },
-            head: self.code_head(target_s.is_some()),
+            head: self.code_head(),
             reasoned,
         };
         let at_once = if request.batch { SONGS } else { 1 };
@@ -314,18 +311,12 @@ impl Planner {
         Ok(())
     }
 
-    /// The logits that can be sampled: those of the legal codes, and of the end where it has to
-    /// be decided.
-    fn code_head(&self, target_known: bool) -> Head {
+    /// The logits that can be sampled: those of the legal codes. The end comes by counting.
+    fn code_head(&self) -> Head {
         let codes = self.vocabulary().legal_codes();
-        let (mut first, mut end) = (codes.start, codes.end);
-        if !target_known {
-            let stop = self.vocabulary().control().turn_end;
-            (first, end) = (first.min(stop), end.max(stop + 1));
-        }
         Head::Rows {
-            start: first as usize,
-            len: (end - first) as usize,
+            start: codes.start as usize,
+            len: codes.len(),
         }
     }
 
@@ -433,8 +424,8 @@ struct Reasoned<'a> {
 /// What all songs of the second phase share.
 struct CodeJob<'a> {
     request: &'a PlanRequest,
-    target_s: Option<f64>,
-    /// Most codes of a song.
+    target_s: f64,
+    /// Codes of a song.
     most: usize,
     conditional: Vec<u32>,
     unconditional: Option<Vec<u32>>,
@@ -446,7 +437,7 @@ impl CodeJob<'_> {
     /// Codes are always constrained: nothing else can be made into music.
     fn settings(&self) -> Settings {
         Settings {
-            target_s: self.target_s,
+            target_s: Some(self.target_s),
             debug: self.request.debug,
             ..Settings::new(Phase::Codes)
         }
@@ -513,28 +504,4 @@ impl<'a> Writer<'a> {
         let run = Run::Codes;
         Draws { how, run, seed }.next(candidates, written.len())
     }
-}
-
-/// Whether nothing is left for the model to reason about.
-fn is_complete(user: &Metadata) -> bool {
-    user.bpm.is_some()
-        && user.duration.is_some()
-        && user.keyscale.is_some()
-        && user.timesignature.is_some()
-}
-
-/// The values that are written as they are.
-fn user_values(user: &Metadata) -> BTreeMap<Field, String> {
-    let values = [
-        (Field::Bpm, user.bpm.as_ref().map(ToString::to_string)),
-        (
-            Field::Duration,
-            user.duration.as_ref().map(ToString::to_string),
-        ),
-        (Field::KeyScale, user.keyscale.clone()),
-        (Field::Language, user.language.clone()),
-        (Field::TimeSignature, user.timesignature.clone()),
-    ];
-    let known = |(field, value): (Field, Option<String>)| Some((field, value?));
-    values.into_iter().filter_map(known).collect()
 }

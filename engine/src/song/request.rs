@@ -2,6 +2,8 @@
 //! depend on the model are the resolver's business, not the engine's.
 
 use crate::program::Dcw;
+use crate::sample::logits::TokenSampling;
+use crate::text::grammar::Event;
 
 /// Musical facts for the caption prompt; `None` is written as `N/A`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -95,6 +97,52 @@ impl Default for Output {
     }
 }
 
+/// A wish of one sentence from which the language model invents a song.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wish {
+    /// The wish; blank for anything at all.
+    pub query: String,
+    /// Without a singing voice.
+    pub instrumental: bool,
+}
+
+/// What the language model does for a request before the music is made. What the user gave
+/// (beats, key, time signature, duration, and the language where it is kept) always stays.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planning {
+    /// Caption, lyrics and metadata are invented from this.
+    pub wish: Option<Wish>,
+    /// Caption and lyrics are rewritten. A rewriting that fails is left out.
+    pub format: bool,
+    /// Metadata that is missing is written.
+    pub metadata: bool,
+    /// The caption is rewritten together with the metadata.
+    pub caption: bool,
+    /// The language of the lyrics is found together with the metadata.
+    pub language: bool,
+    /// Whether the request's language is what the user said.
+    pub keep_language: bool,
+    /// Audio codes are written, unless the request brings its own.
+    pub codes: bool,
+    /// What the music should not be; blank for nothing in particular.
+    pub negative: String,
+    /// How tokens are drawn. Guidance is that of the codes alone.
+    pub sampling: TokenSampling,
+    /// Whether the codes of several songs are written at once.
+    pub batch: bool,
+    /// Whether the grammar is kept.
+    pub constrained: bool,
+    /// Whether the grammar records what it does.
+    pub debug: bool,
+}
+
+impl Planning {
+    /// Whether the request cannot be made without a language model.
+    pub fn is_required(&self) -> bool {
+        self.wish.is_some() || self.format || self.codes
+    }
+}
+
 /// One job for the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SongRequest {
@@ -113,6 +161,14 @@ pub struct SongRequest {
     /// Length in seconds; `None` lets the engine take upstream's default of 120 s (the prompt
     /// then says 30).
     pub duration_s: Option<f64>,
+    /// Audio codes to make the music from, five per second: one list for every seed, one list
+    /// for all of them, or none. With codes they decide the length, and the instruction of plain
+    /// generation becomes that of covers.
+    pub codes: Vec<Vec<u32>>,
+    /// Share of the steps that follow the codes; the rest is plain generation.
+    pub cover_strength: f64,
+    /// What the language model does first; `None` leaves the request as it is.
+    pub planning: Option<Planning>,
     /// One seed per item; its length is the batch size.
     pub seeds: Vec<u64>,
     /// Denoising.
@@ -137,6 +193,10 @@ pub struct SongItem {
 pub struct StageTimes {
     /// Loading and folding weights.
     pub load_s: f64,
+    /// The language model's texts and metadata.
+    pub reason_s: f64,
+    /// The language model's audio codes.
+    pub codes_s: f64,
     /// Tokens and text encoder.
     pub text_s: f64,
     /// Condition encoders.
@@ -151,9 +211,24 @@ pub struct StageTimes {
     pub decode_s: f64,
 }
 
+/// A request with what the language model added to it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Composed {
+    /// The request as it is made.
+    pub request: SongRequest,
+    /// Whether a language model was asked.
+    pub planned: bool,
+    /// Sentences on what did not go as asked.
+    pub notes: Vec<String>,
+    /// What the grammar did, when asked for.
+    pub events: Vec<Event>,
+}
+
 /// A finished job.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Song {
+    /// What was made: the request with what the language model wrote.
+    pub composed: Composed,
     /// Items in the order of the request's seeds.
     pub items: Vec<SongItem>,
     /// Samples per second and channel.

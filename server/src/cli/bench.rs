@@ -13,7 +13,7 @@ use engine::models::language_model::Head;
 use engine::program::{DType, Math};
 use engine::song::language_model::LanguageModel;
 use engine::song::loaded::{LoadedDit, LoadedText, LoadedVae};
-use engine::song::{NoWatch, engine::frames_of};
+use engine::song::{NoWatch, prepare::frames_of};
 use engine::weights::Checkpoints;
 use engine::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -161,8 +161,8 @@ pub fn run(args: Args) -> Result<Outcome> {
             }
             StageFlag::Vae => rows.push(vae(&tree, backend, math, frames, &args)?),
             StageFlag::Lm => {
-                let (name, device) = (args.lm.as_deref(), device.backend.clone());
-                let lm = LanguageModel::open(&tree, name, device, math)?;
+                let (name, device) = (args.lm.as_deref(), device.clone());
+                let lm = LanguageModel::open(&tree, name, device)?;
                 rows.extend(language_model(&lm, &args)?);
                 models.push(lm.name);
             }

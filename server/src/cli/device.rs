@@ -2,8 +2,8 @@
 
 use crate::env::Env;
 use clap::ValueEnum;
-use engine::backend::Backend;
 use engine::backend::cpu::{CpuBackend, Level};
+use engine::backend::{Backend, Device};
 use engine::program::Math;
 use engine::{Error, Result};
 use std::num::NonZeroUsize;
@@ -82,15 +82,6 @@ pub struct DeviceArgs {
     /// what the processor has]
     #[arg(long, value_name = "LEVEL")]
     pub cpu_level: Option<Level>,
-}
-
-/// A device that was opened.
-#[derive(Clone)]
-pub struct Device {
-    /// Runs programs.
-    pub backend: Arc<dyn Backend>,
-    /// What was asked for, or what the hardware is made for.
-    pub math: Math,
 }
 
 impl DeviceArgs {

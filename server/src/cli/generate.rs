@@ -166,11 +166,10 @@ pub fn run(args: Args) -> Result<Outcome> {
 
     let device = args.device.open_with(&env)?;
     let device_name = device.backend.caps().name.clone();
-    let (backend, math) = (device.backend, device.math);
     let mut engine = Engine::open(EngineOptions {
         checkpoints,
-        backend,
-        math,
+        device,
+        lm_device: None,
         noise,
     })?;
     let bar = Bar::new();

@@ -85,8 +85,8 @@ pub fn run(args: Args) -> Result<Outcome> {
         tracing::info!("computing on {}", device.backend.caps().name);
         let options = EngineOptions {
             checkpoints: checkpoints.clone(),
-            backend: device.backend,
-            math: device.math,
+            device,
+            lm_device: None,
             noise,
         };
         Ok(Box::new(Engine::open(options)?))

@@ -3,7 +3,7 @@
 
 use super::golden::Golden;
 use super::report::{Kind, Reporter};
-use engine::backend::{Backend, HostData, HostVec, Outputs, Weights, run_once};
+use engine::backend::{Backend, Device, HostData, HostVec, Outputs, Weights, run_once};
 use engine::program::{Math, Program};
 use engine::song::language_model::LanguageModel;
 use engine::song::loaded::{LoadedDit, LoadedText, LoadedVae};
@@ -58,6 +58,14 @@ impl Bench {
         Golden::read(&file).map_err(|e| Error::Corrupt(format!("{path} {e}")))
     }
 
+    /// The device.
+    pub fn device(&self) -> Device {
+        Device {
+            backend: self.backend.clone(),
+            math: self.math,
+        }
+    }
+
     /// The text encoder.
     pub fn text(&self) -> Result<Rc<LoadedText>> {
         if let Some(text) = &*self.text.borrow() {
@@ -75,7 +83,7 @@ impl Bench {
             return Ok(lm.clone());
         }
         let tree = Checkpoints::open(&self.checkpoints())?;
-        let lm = LanguageModel::open(&tree, None, self.backend.clone(), self.math)?;
+        let lm = LanguageModel::open(&tree, None, self.device())?;
         let lm = Rc::new(lm);
         *self.lm.borrow_mut() = Some(lm.clone());
         Ok(lm)

@@ -6,14 +6,17 @@ use super::kinds::TASKS;
 use super::report::{Kind, Reporter};
 use super::sampler::Params;
 use engine::sample::noise::NoiseKind;
+use engine::song::prepare::instruction;
 use engine::song::{Engine, EngineOptions, Metas, NoWatch, Output, SongRequest, StageTimes};
-use engine::text::prompt;
+use engine::text::{parse_codes, prompt};
 use engine::{Error, Result};
 use serde_json::{Map, Value};
 
 /// Keys of a request that plain generation understands. A request with another key belongs to a
 /// task that is still to come.
-const KEYS: [&str; 27] = [
+const KEYS: [&str; 29] = [
+    "audio_code_string",
+    "audio_cover_strength",
     "captions",
     "lyrics",
     "bpm",
@@ -61,8 +64,8 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
     let request = request_of(g, keys)?;
     let mut engine = Engine::open(EngineOptions {
         checkpoints: b.checkpoints(),
-        backend: b.backend.clone(),
-        math: b.math,
+        device: b.device(),
+        lm_device: None,
         noise: NoiseKind::Mt19937,
     })?;
     engine.load(&request.model, &NoWatch)?;
@@ -95,12 +98,12 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
         ("noise", prepared.noise.clone(), Kind::Noise),
         (
             "encoder_hidden_states",
-            prepared.packed.repeat(batch),
+            prepared.conditions[0].packed.repeat(batch),
             Kind::Block,
         ),
         (
             "context_latents",
-            prepared.context.repeat(batch),
+            prepared.conditions[0].context.clone(),
             Kind::BlockF32,
         ),
     ];
@@ -120,7 +123,7 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
 fn prompts(request: &SongRequest) -> (String, String) {
     (
         prompt::caption_prompt(
-            &request.instruction,
+            instruction(request),
             &request.caption,
             &request.metas,
             request.duration_s,
@@ -148,6 +151,15 @@ fn request_of(g: &Golden, keys: &Map<String, Value>) -> Result<SongRequest> {
             .get("audio_duration")
             .and_then(Value::as_f64)
             .filter(|d| *d > 0.0),
+        codes: match text("audio_code_string") {
+            Some(codes) if !codes.trim().is_empty() => vec![parse_codes(&codes).codes],
+            _ => Vec::new(),
+        },
+        cover_strength: keys
+            .get("audio_cover_strength")
+            .and_then(Value::as_f64)
+            .unwrap_or(1.0),
+        planning: None,
         seeds: seeds_of(g)?,
         sampling: Params(keys).sampling()?,
         // Recorded before normalisation.

@@ -36,7 +36,7 @@ mod tests;
 
 pub use machine::Machine;
 pub use spans::{Allowed, Spans};
-pub use tables::{Grammar, LANGUAGES, MAX_DURATION_S};
+pub use tables::{Grammar, LANGUAGES, MAX_DURATION_S, is_key};
 pub use trace::Event;
 
 use std::collections::BTreeMap;

@@ -188,6 +188,11 @@ fn tree(
     Ok(Some(Tree::new(&paths, newline)))
 }
 
+/// Whether the grammar can write this key.
+pub fn is_key(text: &str) -> bool {
+    keys().iter().any(|key| key == text)
+}
+
 /// Seven notes, five accidentals, two modes.
 fn keys() -> Vec<String> {
     let mut keys = Vec::new();
