@@ -13,6 +13,7 @@ pub mod coerce;
 pub mod config;
 pub mod cors;
 pub mod env;
+pub mod examples;
 pub mod fields;
 pub mod files;
 pub mod finish;

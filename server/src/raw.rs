@@ -65,7 +65,7 @@ fn object(value: &Value) -> Option<Map<String, Value>> {
 }
 
 /// What counts as not present.
-fn is_empty(value: &Value) -> bool {
+pub fn is_empty(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => true,
         Value::String(text) => text.is_empty(),

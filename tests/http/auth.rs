@@ -83,7 +83,7 @@ fn players_may_put_the_key_into_the_query() {
 fn the_body_check() {
     let fake = Fake::start(KEY);
     let bearer = ("Authorization", "Bearer secret");
-    for path in ["/release_task", "/query_result"] {
+    for path in ["/release_task", "/query_result", "/create_random_sample"] {
         let ask = |body: serde_json::Value, headers: &[(&str, &str)]| {
             let headers = [&[JSON], headers].concat();
             let answer = send(

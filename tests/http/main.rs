@@ -5,6 +5,7 @@ mod audio;
 mod auth;
 mod cors;
 mod engine;
+mod examples;
 mod lifecycle;
 mod multipart;
 mod release;

@@ -8,9 +8,14 @@ use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
 /// Method, path and purpose of every route.
-const ROUTES: [(&str, &str, &str); 7] = [
+const ROUTES: [(&str, &str, &str); 8] = [
     ("post", "/release_task", "Queue a song"),
     ("post", "/query_result", "State and results of jobs"),
+    (
+        "post",
+        "/create_random_sample",
+        "An example to fill a form with: sample_type simple_mode or custom_mode",
+    ),
     ("get", "/v1/audio", "A result file"),
     ("get", "/health", "Whether the server is up"),
     ("get", "/v1/stats", "Jobs and queue"),
@@ -79,7 +84,14 @@ pub fn schema() -> Reply {
             "summary": purpose,
             "responses": { "200": { "description": "Successful Response" } },
         });
-        if path == "/release_task" {
+        let properties = match path {
+            "/release_task" => json!(properties),
+            "/create_random_sample" => json!({ "sample_type": {
+                "type": "string", "enum": ["simple_mode", "custom_mode"],
+            } }),
+            _ => Value::Null,
+        };
+        if !properties.is_null() {
             operation["requestBody"] = json!({
                 "content": { "application/json": {
                     "schema": { "type": "object", "properties": properties },

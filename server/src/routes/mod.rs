@@ -1,6 +1,8 @@
 //! The routes: one file each, listed in one match on the path.
 
+mod asked;
 mod audio;
+mod create_random_sample;
 mod docs;
 mod health;
 mod models;
@@ -23,6 +25,7 @@ use std::sync::Arc;
 pub enum Route {
     ReleaseTask,
     QueryResult,
+    CreateRandomSample,
     Audio,
     Health,
     Stats,
@@ -45,6 +48,7 @@ impl Route {
         Some(match path {
             "/release_task" => Route::ReleaseTask,
             "/query_result" => Route::QueryResult,
+            "/create_random_sample" => Route::CreateRandomSample,
             "/v1/audio" => Route::Audio,
             "/health" => Route::Health,
             "/v1/stats" => Route::Stats,
@@ -59,7 +63,7 @@ impl Route {
     /// The method it answers to; GET routes answer HEAD too.
     pub fn method(self) -> Method {
         match self {
-            Route::ReleaseTask | Route::QueryResult => Method::POST,
+            Route::ReleaseTask | Route::QueryResult | Route::CreateRandomSample => Method::POST,
             _ => Method::GET,
         }
     }
@@ -74,6 +78,9 @@ impl Route {
                 .await
                 .unwrap_or_else(|refused| *refused),
             Route::QueryResult => query_result::answer(app, request)
+                .await
+                .unwrap_or_else(|refused| *refused),
+            Route::CreateRandomSample => create_random_sample::answer(app, request)
                 .await
                 .unwrap_or_else(|refused| *refused),
             Route::Audio => audio::answer(app, &request)

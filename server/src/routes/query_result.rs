@@ -1,13 +1,10 @@
 //! `POST /query_result`: state and results of jobs.
 
-use super::{authorization, unanswered};
+use super::asked::Asked;
+use super::unanswered;
 use crate::app::App;
-use crate::auth;
-use crate::body::{self, Payload, Repeated};
-use crate::budget::Held;
 use crate::jobs::{Job, State};
-use crate::multipart::{self, Form};
-use crate::reply::{Refused, Reply, bad_request, denied, success};
+use crate::reply::{Refused, Reply, bad_request, success};
 use hyper::Request;
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -33,28 +30,15 @@ const IDS_LIMIT: usize = 1000;
 const RESULTS_LIMIT: usize = 64 << 20;
 
 pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply, Refused> {
-    let header = authorization(&request);
-    let body = read(app, request).await?;
+    let asked = Asked::read(app, request, BODY_LIMIT).await?;
     let app = app.clone();
     // Large answers take their time.
-    let answered = tokio::task::spawn_blocking(move || reply(&app, header, body)).await;
+    let answered = tokio::task::spawn_blocking(move || reply(&app, asked)).await;
     answered.unwrap_or_else(|_| Err(unanswered()))
 }
 
-fn reply(app: &App, header: Option<String>, body: Asked) -> Result<Reply, Refused> {
-    // Keeps account of the body until the answer is there.
-    let (fields, _held) = match body {
-        Asked::Form(form, held) => (form.fields, Some(held)),
-        Asked::Json(mut payload) => (payload.json_object(body::MALFORMED)?, None),
-        Asked::Other(mut payload) => (payload.form(Repeated::Last)?, None),
-    };
-    let token = fields.get("ai_token").and_then(token_text);
-    auth::check_body(
-        app.config.api_key.as_ref(),
-        token.as_deref(),
-        header.as_deref(),
-    )
-    .map_err(denied)?;
+fn reply(app: &App, asked: Asked) -> Result<Reply, Refused> {
+    let (fields, _held) = asked.fields(app)?;
     let ids = task_ids(fields.get("task_id_list"));
     if ids.len() > IDS_LIMIT {
         return Err(bad_request(format!(
@@ -76,36 +60,6 @@ fn reply(app: &App, header: Option<String>, body: Asked) -> Result<Reply, Refuse
 
 fn result_len(job: &Job) -> usize {
     job.result.as_ref().map_or(0, |text| text.len())
-}
-
-/// A token of any type but null: a number is compared as its text, and so is wrong.
-pub(super) fn token_text(value: &Value) -> Option<String> {
-    match value {
-        Value::Null => None,
-        Value::String(text) => Some(text.clone()),
-        other => Some(other.to_string()),
-    }
-}
-
-/// A body by its kind, not parsed yet unless it is a form with files.
-enum Asked {
-    Form(Form, Held),
-    Json(Payload),
-    Other(Payload),
-}
-
-async fn read(app: &App, request: Request<Incoming>) -> Result<Asked, Refused> {
-    let content_type = body::content_type(&request);
-    if content_type.starts_with("multipart/form-data") {
-        let (form, held) = multipart::read(request, BODY_LIMIT, &app.budget).await?;
-        return Ok(Asked::Form(form, held));
-    }
-    let payload = body::read(request, BODY_LIMIT, &app.budget).await?;
-    Ok(if content_type.contains("json") {
-        Asked::Json(payload)
-    } else {
-        Asked::Other(payload)
-    })
 }
 
 /// A list, or a text that holds one; anything else is an empty list.

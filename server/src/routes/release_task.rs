@@ -1,7 +1,9 @@
 //! `POST /release_task`: reads a request, decides what it means, queues it.
 
+use super::asked::token_text;
 use super::{authorization, unanswered};
 use crate::app::{App, Ticket};
+use crate::auth;
 use crate::body::{self, Fields, Payload, Repeated};
 use crate::budget::Held;
 use crate::catalog;
@@ -13,7 +15,6 @@ use crate::queue;
 use crate::raw::Sources;
 use crate::reply::{Refused, Reply, bad_request, denied, fault, success};
 use crate::resolve::{Caller, NO_REFERENCE, Resolved, resolve};
-use crate::{auth, routes::query_result::token_text};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Serialize;
