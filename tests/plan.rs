@@ -136,8 +136,13 @@ fn the_demonstration_tree_plans() {
     let tree = dir.path().join("demo");
     engine::weights::demo::demo(&tree).expect("written");
     let planner = planner_of(&tree, Math::F32);
+    let tokens = planner.tokenizer().vocabulary();
+    assert_eq!(tokens.legal_codes(), tokens.codes());
     let request = PlanRequest {
-        duration_s: Some(10.0),
+        known: Facts {
+            duration_s: Some(10.0),
+            ..Facts::default()
+        },
         write_caption: true,
         ..request()
     };
