@@ -29,6 +29,7 @@ struct State {
     load_held: bool,
     /// What loading ends with.
     load_error: Option<Error>,
+    lm_error: Option<Error>,
     loads: usize,
     seen: Vec<SongRequest>,
 }
@@ -54,6 +55,11 @@ impl Steering {
     /// Loading fails from now on.
     pub fn fail_load(&self, error: Error) {
         self.with(|s| s.load_error = Some(error));
+    }
+
+    /// Loading a language model fails from now on.
+    pub fn fail_lm(&self, error: Error) {
+        self.with(|s| s.lm_error = Some(error));
     }
 
     /// How often a model was loaded.
@@ -95,7 +101,8 @@ impl SongMaker for FakeMaker {
     }
 
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
-        self.load("", watch)?;
+        self.0.wait_while(watch, |s| s.load_held)?;
+        self.0.with(|s| s.lm_error.clone().map_or(Ok(()), Err))?;
         Ok(name.unwrap_or("acestep-5Hz-lm-0.6B").to_owned())
     }
 

@@ -4,7 +4,7 @@ use crate::app::{App, Ticket};
 use crate::resolve::{Echo, Resolved};
 use crate::seeds;
 use engine::audio::{self, Pcm};
-use engine::song::{Song, StageTimes};
+use engine::song::{Composed, Song};
 use engine::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -45,6 +45,9 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
                 app.jobs.update(id, &mut |job| {
                     job.succeed(std::mem::take(&mut result), SystemTime::now());
                 });
+                for event in &finished.song.composed.events {
+                    tracing::info!("job {id}: grammar: {event}");
+                }
                 tracing::info!("job {id} succeeded in {seconds:.2} s");
             }
             Err(error) => app.fail(id, &error.to_string()),
@@ -116,17 +119,13 @@ fn result(
     create_time: u64,
     seconds: f64,
 ) -> String {
-    let Resolved {
-        song: request,
-        echo,
-        notes,
-        ..
-    } = &finished.ticket.resolved;
+    let Resolved { echo, notes, .. } = &finished.ticket.resolved;
     let made = &finished.song;
+    let request = &made.composed.request;
     let seeds: Vec<u64> = made.items.iter().map(|item| item.seed).collect();
     let seed_value = seeds::text(&seeds);
-    let info = generation_info(&made.times, made.items.len(), seconds, notes);
-    let duration = request.duration_s.unwrap_or(made.frames as f64 / 25.0);
+    let info = generation_info(made, seconds, notes);
+    let metas = metas(echo, made);
     let items: Vec<Item> = files
         .iter()
         .map(|file| Item {
@@ -137,7 +136,7 @@ fn result(
             env: "development",
             prompt: &request.caption,
             lyrics: &request.lyrics,
-            metas: metas(echo, duration),
+            metas: metas.clone(),
             generation_info: &info,
             seed_value: &seed_value,
             lm_model: &app.config.lm_model,
@@ -150,42 +149,65 @@ fn result(
     serde_json::to_string(&items).unwrap_or_else(|_| "[]".into())
 }
 
-/// The user's own values; what is not known reads `N/A`.
-fn metas(echo: &Echo, duration: f64) -> Value {
-    let text = |s: &str| {
-        if s.trim().is_empty() {
-            "N/A".to_owned()
-        } else {
-            s.to_owned()
-        }
+/// The user's own values, else those of the language model; what is not known reads `N/A`.
+fn metas(echo: &Echo, made: &Song) -> Value {
+    let Composed {
+        request, planned, ..
+    } = &made.composed;
+    let known = &request.metas;
+    let text = |own: &str, known: &Option<String>| match (own.trim(), known) {
+        ("", Some(known)) => known.clone(),
+        ("", None) => "N/A".to_owned(),
+        _ => own.to_owned(),
     };
-    json!({
-        "bpm": echo.bpm.map_or(json!("N/A"), |bpm| json!(bpm)),
-        "duration": duration,
+    let bpm = echo.bpm.or(known.bpm.map(i64::from));
+    let mut metas = json!({
+        "bpm": bpm.map_or(json!("N/A"), |bpm| json!(bpm)),
+        "duration": request.duration_s.unwrap_or(made.frames as f64 / 25.0),
         "genres": "N/A",
-        "keyscale": text(&echo.key_scale),
-        "timesignature": text(&echo.time_signature),
+        "keyscale": text(&echo.key_scale, &known.key_scale),
+        "timesignature": text(&echo.time_signature, &known.time_signature),
         "prompt": echo.prompt,
         "lyrics": echo.lyrics,
-    })
+    });
+    if *planned {
+        metas["caption"] = json!(request.caption);
+        metas["language"] = json!(request.language);
+    }
+    metas
 }
 
 /// Where the time went and what was not taken as sent, as Markdown.
-pub fn generation_info(times: &StageTimes, songs: usize, seconds: f64, notes: &[String]) -> String {
+pub fn generation_info(made: &Song, seconds: f64, notes: &[String]) -> String {
+    let (times, songs) = (&made.times, made.items.len());
     let plural = if songs == 1 { "" } else { "s" };
     let mut info = format!(
-        "**Total: {seconds:.2}s for {songs} song{plural}**\n\
-         - {:.2}s per song\n\
-         - Text and conditions: {:.2}s\n\
-         - Diffusion: {:.2}s ({} evaluations)\n\
-         - Decoding: {:.2}s",
+        "**Total: {seconds:.2}s for {songs} song{plural}**\n- {:.2}s per song\n",
         seconds / songs.max(1) as f64,
+    );
+    if made.composed.planned {
+        let codes = made.composed.request.codes.iter().map(Vec::len).max();
+        info.push_str(&format!(
+            "- Language model: {:.2}s for texts and metadata, {:.2}s for codes ({} per song)\n",
+            times.reason_s,
+            times.codes_s,
+            codes.unwrap_or(0)
+        ));
+    }
+    info.push_str(&format!(
+        "- Text and conditions: {:.2}s\n- Diffusion: {:.2}s ({} evaluations)\n- Decoding: {:.2}s",
         times.text_s + times.condition_s,
         times.diffuse_s,
         times.evaluations,
         times.decode_s
-    );
-    for note in notes {
+    ));
+    if !made.composed.events.is_empty() {
+        info.push_str(&format!(
+            "\n- Grammar: {} steps, in the server's log",
+            made.composed.events.len()
+        ));
+    }
+    for note in notes.iter().chain(&made.composed.notes) {
         info.push_str("\n- Note: ");
         info.push_str(note);
     }
@@ -195,6 +217,7 @@ pub fn generation_info(times: &StageTimes, songs: usize, seconds: f64, notes: &[
 #[cfg(test)]
 mod tests {
     use super::*;
+    use engine::song::{Metas, SongRequest, StageTimes};
 
     #[test]
     fn urls_encode_all_but_the_plain_characters() {
@@ -202,25 +225,56 @@ mod tests {
         assert_eq!(url, "/v1/audio?path=%2Ftmp%2Fa%20b%2F%C3%A9~x_1-2.mp3");
     }
 
-    #[test]
-    fn notes_reach_the_summary() {
-        let notes = ["bpm \"9\" was taken as not given".to_owned()];
-        let info = generation_info(&StageTimes::default(), 2, 3.0, &notes);
-        assert!(info.starts_with("**Total: 3.00s for 2 songs**\n- 1.50s per song"));
-        assert!(info.ends_with("\n- Note: bpm \"9\" was taken as not given"));
+    fn made(planned: bool) -> Song {
+        let request = SongRequest {
+            caption: "a rewritten caption".into(),
+            metas: Metas {
+                bpm: Some(99),
+                key_scale: Some("D minor".into()),
+                time_signature: None,
+            },
+            codes: vec![vec![1; 50]],
+            ..crate::resolve::example()
+        };
+        let mut composed = Composed::unplanned(&request);
+        composed.planned = planned;
+        composed.notes.push("the texts were not rewritten".into());
+        Song {
+            composed,
+            items: Vec::new(),
+            sample_rate: 48_000,
+            frames: 250,
+            times: StageTimes::default(),
+        }
     }
 
     #[test]
-    fn unknown_values_read_not_available() {
+    fn notes_and_codes_reach_the_summary() {
+        let notes = ["bpm \"9\" was taken as not given".to_owned()];
+        let info = generation_info(&made(true), 3.0, &notes);
+        assert!(info.starts_with("**Total: 3.00s for 0 songs**\n- 3.00s per song\n- Language"));
+        assert!(info.contains("(50 per song)"), "{info}");
+        assert!(info.ends_with(
+            "\n- Note: bpm \"9\" was taken as not given\n- Note: the texts were not rewritten"
+        ));
+        assert!(!generation_info(&made(false), 3.0, &notes).contains("Language model"));
+    }
+
+    #[test]
+    fn the_users_own_values_come_first() {
         let echo = Echo {
             bpm: Some(120),
-            time_signature: "4/4".into(),
+            prompt: "my caption".into(),
             ..Echo::default()
         };
-        let metas = metas(&echo, 12.5);
+        let metas = metas(&echo, &made(true));
         assert_eq!(metas["bpm"], 120);
-        assert_eq!(metas["duration"], 12.5);
-        assert_eq!(metas["timesignature"], "4/4");
-        assert_eq!(metas["keyscale"], "N/A");
+        assert_eq!(metas["keyscale"], "D minor");
+        assert_eq!(metas["timesignature"], "N/A");
+        assert_eq!(metas["duration"], 10.0);
+        assert_eq!(
+            (&metas["prompt"], &metas["caption"]),
+            (&json!("my caption"), &json!("a rewritten caption"))
+        );
     }
 }

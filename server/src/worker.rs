@@ -4,6 +4,7 @@ use crate::app::{App, Ticket};
 use crate::finish::Finished;
 use crate::maker::{OpenMaker, SongMaker};
 use crate::progress::{JobWatch, LoadWatch};
+use crate::resolve::LmNeed;
 use engine::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -47,14 +48,20 @@ impl Worker {
 
     fn job(&mut self, ticket: Ticket) {
         let id = ticket.id;
-        if let Some(reason) = &ticket.resolved.impossible {
-            self.app.averages.add(0.0);
-            return self.app.fail(id, reason);
-        }
         if let Err(error) = self.ready(Some(id)) {
             // Failed jobs count, loading does not.
             self.app.averages.add(0.0);
             return self.app.fail(id, &error.to_string());
+        }
+        if ticket.resolved.lm == LmNeed::Required
+            && let Some(maker) = &mut self.maker
+            && let Err(error) = maker.load_lm(
+                ticket.resolved.lm_model.as_deref(),
+                &LoadWatch::new(&self.app, Some(id)),
+            )
+        {
+            self.app.averages.add(0.0);
+            return self.app.fail(id, &format!("5Hz LM init failed: {error}"));
         }
         let started = Instant::now();
         self.app.jobs.update(id, &mut |job| {

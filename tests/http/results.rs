@@ -1,5 +1,6 @@
 //! `POST /query_result`: every state and every way to ask.
 
+use engine::Error;
 use serde_json::{Value, json};
 use tests::client::{finished, items, post, query, release, send, wait};
 use tests::fake::Fake;
@@ -235,6 +236,8 @@ fn failed_jobs_say_why_on_one_line_and_the_server_goes_on() {
 #[test]
 fn jobs_that_need_the_language_model_fail_with_its_reason() {
     let fake = Fake::start(&[]);
+    fake.steering
+        .fail_lm(Error::Missing("there is none".into()));
     for body in [
         json!({"thinking": true}),
         json!({"sample_query": "x"}),

@@ -3,7 +3,11 @@
 //! in [`Caller`] alone.
 
 mod checks;
+mod hints;
+mod planning;
 mod sampling;
+
+pub use planning::LmNeed;
 
 use crate::fields::{RawRequest, Refusal};
 use crate::languages::LANGUAGES;
@@ -57,8 +61,12 @@ pub struct Resolved {
     pub echo: Echo,
     /// Sentences on values that were not taken as sent.
     pub notes: Vec<String>,
-    /// The job needs a language model that is not there: it is taken and fails with this reason.
-    pub impossible: Option<String>,
+    /// How much the job depends on a language model.
+    pub lm: LmNeed,
+    /// Name of the language model to load when none is loaded yet.
+    pub lm_model: Option<String>,
+    /// Only metadata is wanted, no music.
+    pub analysis_only: bool,
 }
 
 /// Why reference audio is refused.
@@ -90,7 +98,8 @@ pub fn resolve(
         }
         _ => None,
     };
-    limit_what_has_no_effect(raw, &mut checks)?;
+    checks.clamp("cover_noise_strength", raw.cover_noise_strength())?;
+    let planned = planning::resolve(raw, &mut checks)?;
     if caller == Caller::CommandLine {
         let given = seeds::given(raw.seed.as_ref());
         if given > batch {
@@ -105,7 +114,10 @@ pub fn resolve(
         model: model.name.clone(),
         caption: raw.prompt(),
         lyrics: lyrics(&raw.lyrics()),
-        language: language(raw, &mut checks)?,
+        language: match planned.language {
+            Some(named) => named.to_owned(),
+            None => language(raw, &mut checks)?,
+        },
         instruction: match raw.instruction().trim() {
             "" => prompt::TEXT2MUSIC.to_owned(),
             text => text.to_owned(),
@@ -116,9 +128,9 @@ pub fn resolve(
             time_signature: time_signature(&raw.time_signature(), &mut checks)?,
         },
         duration_s,
-        codes: Vec::new(),
-        cover_strength: raw.audio_cover_strength(),
-        planning: None,
+        codes: planning::codes(raw, batch, &mut checks)?,
+        cover_strength: checks.clamp("audio_cover_strength", raw.audio_cover_strength())?,
+        planning: Some(planned.planning),
         seeds: seeds::seeds(raw.seed.as_ref(), raw.use_random_seed(), batch, random),
         sampling,
         output: output(raw, &mut checks)?,
@@ -139,21 +151,16 @@ pub fn resolve(
         format,
         echo,
         notes: checks.notes,
-        impossible: impossible(raw),
+        lm: planned.need,
+        lm_model: raw.lm_model_path.as_deref().and_then(last_component),
+        analysis_only: raw.analysis_only(),
     })
 }
 
-/// Ranges of what later capabilities use: limited and named now, so that clients see the same.
-fn limit_what_has_no_effect(raw: &RawRequest, checks: &mut Checks) -> Result<(), Refusal> {
-    for (name, value) in [
-        ("audio_cover_strength", raw.audio_cover_strength()),
-        ("cover_noise_strength", raw.cover_noise_strength()),
-        ("lm_temperature", raw.lm_temperature()),
-        ("lm_cfg_scale", raw.lm_cfg_scale()),
-    ] {
-        checks.clamp(name, value)?;
-    }
-    Ok(())
+/// The name of a model folder, of which a client may send the path.
+fn last_component(path: &str) -> Option<String> {
+    let name = std::path::Path::new(path.trim()).file_name()?;
+    name.to_str().map(str::to_owned)
 }
 
 /// Texts that jobs keep until they are forgotten, and that come back in every answer.
@@ -161,6 +168,12 @@ fn refuse_long_texts(raw: &RawRequest, caller: Caller) -> Result<(), Refusal> {
     checks::length(caller, "prompt", raw.prompt.as_deref())?;
     checks::length(caller, "lyrics", raw.lyrics.as_deref())?;
     checks::length(caller, "instruction", raw.instruction.as_deref())?;
+    checks::length(caller, "sample_query", raw.sample_query.as_deref())?;
+    checks::length(
+        caller,
+        "lm_negative_prompt",
+        raw.lm_negative_prompt.as_deref(),
+    )?;
     checks::length(caller, "key_scale", raw.key_scale.as_deref())?;
     checks::length(caller, "time_signature", raw.time_signature.as_deref())
 }
@@ -199,42 +212,17 @@ fn refuse_missing_capabilities(raw: &RawRequest) -> Result<(), Refusal> {
     if !raw.reference_audio_path().trim().is_empty() {
         return Err(Refusal(NO_REFERENCE.into()));
     }
-    if raw.extract_codes_only() {
-        return Err(Refusal(
-            "extract_codes_only is not available in this version of the server".into(),
-        ));
-    }
-    let codes = raw.audio_code_string.iter().flat_map(|c| &c.0);
-    if !raw.thinking() && codes.into_iter().any(|c| !c.trim().is_empty()) {
-        return Err(Refusal(
-            "audio_code_string: audio codes are not available in this version of the server; \
-             leave it empty"
-                .into(),
-        ));
+    for (asked, name) in [
+        (raw.extract_codes_only(), "extract_codes_only"),
+        (raw.full_analysis_only(), "full_analysis_only"),
+    ] {
+        if asked {
+            return Err(Refusal(format!(
+                "{name} is not available in this version of the server"
+            )));
+        }
     }
     Ok(())
-}
-
-/// The reason why a job that requires the language model fails.
-fn impossible(raw: &RawRequest) -> Option<String> {
-    let asked_by = if raw.thinking() {
-        "thinking"
-    } else if raw.sample_mode() {
-        "sample_mode"
-    } else if !raw.sample_query().trim().is_empty() {
-        "sample_query"
-    } else if raw.use_format() {
-        "use_format"
-    } else if raw.full_analysis_only() {
-        "full_analysis_only"
-    } else if raw.analysis_only() {
-        "analysis_only"
-    } else {
-        return None;
-    };
-    Some(format!(
-        "5Hz LM init failed: this version of the server has no language model; leave out {asked_by}"
-    ))
 }
 
 /// Lyrics for the prompt; the ways to say "none" become the text the models know.
@@ -319,5 +307,21 @@ fn output(raw: &RawRequest, checks: &mut Checks) -> Result<Output, Refusal> {
     })
 }
 
+/// What an empty request is made into, for tests elsewhere.
+#[cfg(test)]
+pub fn example() -> SongRequest {
+    let model = ModelFacts {
+        name: "acestep-v15-turbo".into(),
+        is_turbo: true,
+    };
+    match resolve(&RawRequest::default(), &model, Caller::Http, &mut || 7) {
+        Ok(resolved) => resolved.song,
+        Err(refusal) => panic!("{refusal}"),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod planning_tests;
 #[cfg(test)]
 mod tests;

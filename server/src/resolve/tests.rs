@@ -23,11 +23,11 @@ fn raw(body: Value) -> RawRequest {
     RawRequest::read(&Sources::new(body.as_object().unwrap().clone())).unwrap()
 }
 
-fn http(is_turbo: bool, body: Value) -> Result<Resolved, Refusal> {
+pub(super) fn http(is_turbo: bool, body: Value) -> Result<Resolved, Refusal> {
     resolve(&raw(body), &facts(is_turbo), Caller::Http, &mut || 7)
 }
 
-fn cli(is_turbo: bool, body: Value) -> Result<Resolved, Refusal> {
+pub(super) fn cli(is_turbo: bool, body: Value) -> Result<Resolved, Refusal> {
     resolve(&raw(body), &facts(is_turbo), Caller::CommandLine, &mut || 7)
 }
 
@@ -61,7 +61,7 @@ fn defaults_per_family_and_caller() {
         assert_eq!(r.song.language, "en");
         assert_eq!(r.song.instruction, prompt::TEXT2MUSIC);
         assert_eq!(r.format, AudioFormat::Mp3(Mp3::default()));
-        assert_eq!((r.notes.len(), r.impossible), (0, None));
+        assert_eq!((r.notes.len(), r.lm), (0, LmNeed::IfLoaded));
     }
 }
 
@@ -287,11 +287,8 @@ fn refused_for_every_caller() {
             "repainting_start",
         ),
         (json!({"task_type": "cover"}), "cover"),
-        (
-            json!({"audio_codes": "<|audio_code_1|>"}),
-            "audio_code_string",
-        ),
         (json!({"extract_codes_only": true}), "extract_codes_only"),
+        (json!({"full_analysis_only": true}), "full_analysis_only"),
         (
             json!({"reference_audio_path": "a.wav"}),
             "reference_audio_path",
@@ -308,28 +305,6 @@ fn refused_for_every_caller() {
 fn repainting_ends_that_mean_the_end_are_taken() {
     for end in [json!(null), json!(0), json!(-1), json!(12.5)] {
         http(true, json!({"repainting_start": 9, "repainting_end": end})).unwrap();
-    }
-}
-
-#[test]
-fn jobs_that_need_the_language_model_are_taken_and_fail() {
-    for body in [
-        json!({"thinking": true}),
-        json!({"sampleMode": "true"}),
-        json!({"desc": "a sad song"}),
-        json!({"use_format": true}),
-        json!({"full_analysis_only": true}),
-        json!({"analysis_only": true}),
-    ] {
-        let reason = http(true, body).unwrap().impossible.unwrap();
-        assert!(reason.starts_with("5Hz LM init failed: "), "{reason}");
-    }
-    // Only wanted, never required.
-    for body in [
-        json!({"use_cot_caption": true, "use_cot_language": true}),
-        json!({"desc": " "}),
-    ] {
-        assert_eq!(http(true, body).unwrap().impossible, None);
     }
 }
 
