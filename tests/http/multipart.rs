@@ -106,7 +106,7 @@ fn broken_forms() {
     let long = vec![b'x'; (1 << 20) + 1];
     let answer = post(&fake, "/release_task", &body(&[("lyrics", None, &long)]));
     assert_eq!(answer.detail(), "Part exceeded maximum size of 1024KB.");
-    let much = body(&[("lm_negative_prompt", None, &long[1..])]);
+    let much = body(&[("track_name", None, &long[1..])]);
     assert_eq!(post(&fake, "/release_task", &much).status, 200);
 }
 
@@ -139,7 +139,7 @@ fn forms_have_limits() {
     assert_eq!(answer.status, 400);
     assert!(answer.detail().contains("256"), "{}", answer.detail());
     let text = vec![b'x'; 1 << 20];
-    let much: Vec<Part> = vec![("lm_negative_prompt", None, &text); 9];
+    let much: Vec<Part> = vec![("track_name", None, &text); 9];
     let answer = post(&fake, "/release_task", &body(&much));
     assert_eq!(answer.status, 413);
     assert!(answer.detail().contains("8 MiB"), "{}", answer.detail());

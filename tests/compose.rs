@@ -1,0 +1,384 @@
+//! What the language model does for a request, row by row of upstream's decision table: which
+//! phases run, what reaches the music, what stays the user's own.
+
+use engine::backend::Device;
+use engine::backend::cpu::CpuBackend;
+use engine::program::Math;
+use engine::sample::logits::TokenSampling;
+use engine::sample::noise::NoiseKind;
+use engine::song::{
+    Composed, DescribeRequest, Engine, EngineOptions, Facts, Guidance, Method, Metas, NoWatch,
+    Output, Planning, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Watch, Wish,
+};
+use engine::text::{LANGUAGES, prompt};
+use engine::{Error, Result};
+use std::cell::RefCell;
+use std::path::Path;
+use std::sync::Arc;
+
+fn engine() -> Engine {
+    let backend = CpuBackend::new(2, None).expect("the processor opens");
+    Engine::open(EngineOptions {
+        checkpoints: Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny"),
+        device: Device {
+            backend: Arc::new(backend),
+            math: Math::F32,
+        },
+        lm_device: None,
+        noise: NoiseKind::default(),
+    })
+    .expect("the tiny tree opens")
+}
+
+fn planner() -> Engine {
+    let mut engine = engine();
+    engine.load_lm(None, &NoWatch).expect("a language model");
+    engine
+}
+
+/// What the HTTP interface asks for when a client says nothing.
+fn planning() -> Planning {
+    Planning {
+        wish: None,
+        format: false,
+        metadata: true,
+        caption: true,
+        language: true,
+        keep_language: false,
+        codes: false,
+        negative: prompt_default(),
+        sampling: TokenSampling::default(),
+        batch: true,
+        constrained: true,
+        debug: false,
+    }
+}
+
+fn prompt_default() -> String {
+    engine::text::lm_prompt::NO_USER_INPUT.into()
+}
+
+fn request(planning: Planning) -> SongRequest {
+    SongRequest {
+        model: "acestep-v15-turbo".into(),
+        caption: "upbeat pop".into(),
+        lyrics: "[Verse]\nla la".into(),
+        language: "en".into(),
+        instruction: prompt::TEXT2MUSIC.into(),
+        metas: Metas::default(),
+        duration_s: Some(10.0),
+        codes: Vec::new(),
+        cover_strength: 1.0,
+        planning: Some(planning),
+        seeds: vec![5],
+        sampling: Sampling {
+            steps: 1,
+            shift: 3.0,
+            timesteps: None,
+            method: Method::Ode,
+            solver: Solver::Euler,
+            guidance_scale: 1.0,
+            guidance: Guidance::Apg,
+            guidance_interval: (0.0, 1.0),
+            dcw: None,
+            velocity_norm_threshold: 0.0,
+            velocity_ema_factor: 0.0,
+        },
+        output: Output::default(),
+    }
+}
+
+fn complete() -> Metas {
+    Metas {
+        bpm: Some(97),
+        key_scale: Some("H minor".into()),
+        time_signature: Some("6".into()),
+    }
+}
+
+/// Remembers which stages ran.
+#[derive(Default)]
+struct Seen(RefCell<Vec<Stage>>);
+
+impl Watch for Seen {
+    fn progress(&self, stage: Stage, _: usize, _: usize) {
+        let mut seen = self.0.borrow_mut();
+        if seen.last() != Some(&stage) {
+            seen.push(stage);
+        }
+    }
+
+    fn cancelled(&self) -> bool {
+        false
+    }
+}
+
+fn compose(engine: &Engine, request: &SongRequest) -> (Composed, Vec<Stage>) {
+    let (seen, mut times) = (Seen::default(), StageTimes::default());
+    let composed = engine.compose(request, &mut times, &seen).expect("composed");
+    (composed, seen.0.into_inner())
+}
+
+fn assert_legal(request: &SongRequest) {
+    let Metas {
+        bpm,
+        key_scale,
+        time_signature,
+    } = &request.metas;
+    assert!((30..=300).contains(&bpm.expect("beats")), "{bpm:?}");
+    let key = key_scale.as_deref().expect("a key");
+    assert!(engine::text::grammar::is_key(key), "{key}");
+    let beats = time_signature.as_deref().expect("a time signature");
+    assert!(["2", "3", "4", "6"].contains(&beats), "{beats}");
+    let seconds = request.duration_s.expect("a duration");
+    assert!((10.0..=600.0).contains(&seconds), "{seconds}");
+    assert!(LANGUAGES.contains(&request.language.as_str()));
+}
+
+#[test]
+fn which_phases_run() {
+    let engine = planner();
+    let (reason, codes) = (Stage::Reason, Stage::Codes);
+    let metas = [Metas::default(), complete()];
+    let given: [Vec<Vec<u32>>; 2] = [Vec::new(), vec![vec![1, 2, 3]]];
+    // thinking, codes given, complete, sample mode: what runs.
+    let rows: [(bool, bool, bool, bool, &[Stage]); 10] = [
+        (false, false, true, false, &[]),
+        (false, false, false, false, &[reason]),
+        (false, true, true, false, &[]),
+        (false, true, false, false, &[reason]),
+        (true, false, true, false, &[codes]),
+        (true, false, false, false, &[reason, codes]),
+        (true, false, false, true, &[codes]),
+        (true, true, false, false, &[reason]),
+        (true, true, true, false, &[]),
+        (false, false, false, true, &[]),
+    ];
+    for (thinking, has_codes, is_complete, sample_mode, runs) in rows {
+        let request = SongRequest {
+            metas: metas[usize::from(is_complete)].clone(),
+            codes: given[usize::from(has_codes)].clone(),
+            ..request(Planning {
+                codes: thinking,
+                metadata: !sample_mode,
+                ..planning()
+            })
+        };
+        let row = (thinking, has_codes, is_complete, sample_mode);
+        let (composed, seen) = compose(&engine, &request);
+        assert_eq!(seen, runs, "{row:?}");
+        let made = composed.request;
+        match (has_codes, thinking) {
+            (true, _) => assert_eq!(made.codes, given[1], "{row:?}"),
+            (false, true) => assert_eq!(made.codes[0].len(), 50, "{row:?}"),
+            (false, false) => assert!(made.codes.is_empty(), "{row:?}"),
+        }
+        if is_complete {
+            assert_eq!(made.metas, complete(), "{row:?}");
+            assert_eq!(made.caption, "upbeat pop", "{row:?}");
+        } else if runs.contains(&reason) {
+            assert_legal(&made);
+        }
+        assert_eq!((made.duration_s, made.lyrics), (Some(10.0), request.lyrics));
+        assert_eq!(made.planning, None);
+    }
+}
+
+#[test]
+fn caption_and_language_follow_their_flags() {
+    let engine = planner();
+    for (caption, language, keep) in [
+        (true, true, false),
+        (false, true, false),
+        (true, false, false),
+        (true, true, true),
+    ] {
+        let mut request = request(Planning {
+            caption,
+            language,
+            keep_language: keep,
+            ..planning()
+        });
+        request.language = "ja".into();
+        let made = compose(&engine, &request).0.request;
+        assert_eq!(made.caption != request.caption, caption);
+        if keep || !language {
+            assert_eq!(made.language, "ja");
+        }
+        assert_legal(&made);
+    }
+    // Whose language nobody said is the model's to name.
+    let named = (0..8).map(|seed| {
+        let mut request = request(planning());
+        request.seeds = vec![seed];
+        compose(&engine, &request).0.request.language
+    });
+    assert!(named.into_iter().any(|language| language != "en"));
+}
+
+#[test]
+fn wishes_become_songs_and_keep_what_the_user_said() {
+    let engine = planner();
+    let wish = |instrumental| {
+        let wish = Some(Wish {
+            query: "a quiet evening".into(),
+            instrumental,
+        });
+        request(Planning {
+            wish,
+            metadata: false,
+            ..planning()
+        })
+    };
+    let mut sung = wish(false);
+    sung.metas.bpm = Some(123);
+    sung.planning.as_mut().expect("planned").keep_language = true;
+    sung.language = "bn".into();
+    let made = compose(&engine, &sung).0.request;
+    assert_legal(&made);
+    assert_eq!(made.metas.bpm, Some(123));
+    assert_eq!((made.duration_s, made.language.as_str()), (Some(10.0), "bn"));
+    assert_ne!((&made.caption, &made.lyrics), (&sung.caption, &sung.lyrics));
+    assert_eq!(compose(&engine, &wish(true)).0.request.lyrics, prompt::INSTRUMENTAL);
+    // The seed decides, nothing else.
+    assert_eq!(compose(&engine, &sung).0.request, made);
+    sung.seeds = vec![6];
+    assert_ne!(compose(&engine, &sung).0.request.caption, made.caption);
+}
+
+#[test]
+fn texts_are_rewritten_where_there_are_any() {
+    let engine = planner();
+    let format = Planning {
+        format: true,
+        metadata: false,
+        ..planning()
+    };
+    let mut texts = request(format);
+    texts.metas.key_scale = Some("D minor".into());
+    let made = compose(&engine, &texts).0.request;
+    assert_ne!(made.caption, texts.caption);
+    assert_legal(&made);
+    assert_eq!(made.metas.key_scale.as_deref(), Some("D minor"));
+    let blank = SongRequest {
+        caption: " ".into(),
+        lyrics: prompt::INSTRUMENTAL.into(),
+        ..texts
+    };
+    let (composed, seen) = compose(&engine, &blank);
+    assert_eq!((composed.request.caption.as_str(), seen.len()), (" ", 0));
+}
+
+#[test]
+fn without_a_language_model_only_what_is_required_fails() {
+    let mut engine = engine();
+    assert_eq!(engine.lm(), None);
+    let (composed, seen) = compose(&engine, &request(planning()));
+    assert!(!composed.planned && seen.is_empty());
+    let thinking = request(Planning {
+        codes: true,
+        ..planning()
+    });
+    let failed = engine.compose(&thinking, &mut StageTimes::default(), &NoWatch);
+    assert!(matches!(failed, Err(Error::Missing(_))), "{failed:?}");
+    let failed = engine.load_lm(Some("acestep-5Hz-lm-9B"), &NoWatch);
+    assert!(failed.is_err_and(|e| e.to_string().contains("acestep-5Hz-lm-9B")));
+    engine.load_lm(Some("acestep-5Hz-lm-0.6B"), &NoWatch).expect("it is there");
+    // One that cannot be loaded leaves the one before.
+    assert!(engine.load_lm(Some("none"), &NoWatch).is_err());
+    assert_eq!(engine.lm(), Some("acestep-5Hz-lm-0.6B"));
+}
+
+#[test]
+fn planned_codes_make_the_song() {
+    let mut engine = planner();
+    let mut thinking = request(Planning {
+        codes: true,
+        ..planning()
+    });
+    thinking.seeds = vec![5, 6];
+    let song = engine.make(&thinking, &NoWatch).expect("a song");
+    let made = &song.composed.request;
+    assert_eq!(made.codes.iter().map(Vec::len).collect::<Vec<_>>(), [50, 50]);
+    assert_eq!(song.frames, 250);
+    assert!(song.times.reason_s > 0.0 && song.times.codes_s > 0.0);
+    // The same codes given by the user make the same song, without a language model.
+    let given = SongRequest {
+        planning: None,
+        ..made.clone()
+    };
+    let again = engine.make(&given, &NoWatch).expect("a song");
+    assert_eq!(again.items, song.items);
+    // And they matter, as does how long they are followed.
+    let plain = SongRequest {
+        codes: Vec::new(),
+        ..given.clone()
+    };
+    assert_ne!(engine.make(&plain, &NoWatch).expect("a song").items, song.items);
+    let half = |cover_strength| {
+        let mut half = given.clone();
+        half.cover_strength = cover_strength;
+        half.sampling.steps = 4;
+        engine.make(&half, &NoWatch).expect("a song").items
+    };
+    let [all, some] = [1.0, 0.5].map(half);
+    assert_ne!(all, some);
+}
+
+#[test]
+fn codes_that_do_not_fit_are_refused() {
+    let mut engine = engine();
+    let mut make = |codes: Vec<Vec<u32>>, seeds: &[u64]| -> Result<usize> {
+        let request = SongRequest {
+            codes,
+            seeds: seeds.to_vec(),
+            planning: None,
+            ..request(planning())
+        };
+        engine.make(&request, &NoWatch).map(|song| song.frames)
+    };
+    for (codes, seeds, named) in [
+        (vec![vec![64_000]], &[1][..], "audio code 64000"),
+        (vec![vec![1], vec![2]], &[1, 2, 3], "2 lists"),
+        (vec![vec![1], vec![]], &[1, 2], "song 2"),
+    ] {
+        match make(codes, seeds) {
+            Err(Error::Request(text)) => assert!(text.contains(named), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+    // Lists of different lengths are filled up to the longest.
+    assert_eq!(make(vec![vec![3; 30], vec![4; 40]], &[1, 2]), Ok(200));
+    assert_eq!(make(vec![vec![3; 2]], &[1]), Ok(128));
+}
+
+#[test]
+fn music_as_codes_is_described() {
+    let engine = planner();
+    let known = Facts {
+        metas: Metas {
+            bpm: Some(88),
+            ..Metas::default()
+        },
+        ..Facts::default()
+    };
+    let request = |codes: &[u32], seed| DescribeRequest {
+        subject: Subject::Codes(codes.to_vec()),
+        known: known.clone(),
+        sampling: TokenSampling {
+            temperature: 0.3,
+            ..TokenSampling::default()
+        },
+        seed,
+        constrained: true,
+        debug: true,
+    };
+    let one = engine.describe(&request(&[1, 2, 3], 1), &NoWatch).expect("described");
+    assert!(one.caption.is_some() && one.facts.is_complete());
+    assert_eq!(one.facts.metas.bpm, Some(88));
+    assert!(!one.events.is_empty());
+    let other = engine.describe(&request(&[7, 70, 700], 1), &NoWatch).expect("described");
+    assert_ne!(one, other);
+    let unknown = engine.describe(&request(&[2048], 1), &NoWatch);
+    assert!(unknown.is_err_and(|e| e.to_string().contains("2048")));
+}
