@@ -7,7 +7,7 @@ use engine::program::Math;
 use engine::sample::logits::TokenSampling;
 use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Composed, DescribeRequest, Engine, EngineOptions, Facts, Guidance, Method, Metas, NoWatch,
+    Composed, DescribeRequest, Engine, EngineOptions, Facts, Guidance, Metas, Method, NoWatch,
     Output, Planning, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Watch, Wish,
 };
 use engine::text::{LANGUAGES, prompt};
@@ -115,7 +115,9 @@ impl Watch for Seen {
 
 fn compose(engine: &Engine, request: &SongRequest) -> (Composed, Vec<Stage>) {
     let (seen, mut times) = (Seen::default(), StageTimes::default());
-    let composed = engine.compose(request, &mut times, &seen).expect("composed");
+    let composed = engine
+        .compose(request, &mut times, &seen)
+        .expect("composed");
     (composed, seen.0.into_inner())
 }
 
@@ -237,9 +239,15 @@ fn wishes_become_songs_and_keep_what_the_user_said() {
     let made = compose(&engine, &sung).0.request;
     assert_legal(&made);
     assert_eq!(made.metas.bpm, Some(123));
-    assert_eq!((made.duration_s, made.language.as_str()), (Some(10.0), "bn"));
+    assert_eq!(
+        (made.duration_s, made.language.as_str()),
+        (Some(10.0), "bn")
+    );
     assert_ne!((&made.caption, &made.lyrics), (&sung.caption, &sung.lyrics));
-    assert_eq!(compose(&engine, &wish(true)).0.request.lyrics, prompt::INSTRUMENTAL);
+    assert_eq!(
+        compose(&engine, &wish(true)).0.request.lyrics,
+        prompt::INSTRUMENTAL
+    );
     // The seed decides, nothing else.
     assert_eq!(compose(&engine, &sung).0.request, made);
     sung.seeds = vec![6];
@@ -283,7 +291,9 @@ fn without_a_language_model_only_what_is_required_fails() {
     assert!(matches!(failed, Err(Error::Missing(_))), "{failed:?}");
     let failed = engine.load_lm(Some("acestep-5Hz-lm-9B"), &NoWatch);
     assert!(failed.is_err_and(|e| e.to_string().contains("acestep-5Hz-lm-9B")));
-    engine.load_lm(Some("acestep-5Hz-lm-0.6B"), &NoWatch).expect("it is there");
+    engine
+        .load_lm(Some("acestep-5Hz-lm-0.6B"), &NoWatch)
+        .expect("it is there");
     // One that cannot be loaded leaves the one before.
     assert!(engine.load_lm(Some("none"), &NoWatch).is_err());
     assert_eq!(engine.lm(), Some("acestep-5Hz-lm-0.6B"));
@@ -299,7 +309,10 @@ fn planned_codes_make_the_song() {
     thinking.seeds = vec![5, 6];
     let song = engine.make(&thinking, &NoWatch).expect("a song");
     let made = &song.composed.request;
-    assert_eq!(made.codes.iter().map(Vec::len).collect::<Vec<_>>(), [50, 50]);
+    assert_eq!(
+        made.codes.iter().map(Vec::len).collect::<Vec<_>>(),
+        [50, 50]
+    );
     assert_eq!(song.frames, 250);
     assert!(song.times.reason_s > 0.0 && song.times.codes_s > 0.0);
     // The same codes given by the user make the same song, without a language model.
@@ -314,7 +327,10 @@ fn planned_codes_make_the_song() {
         codes: Vec::new(),
         ..given.clone()
     };
-    assert_ne!(engine.make(&plain, &NoWatch).expect("a song").items, song.items);
+    assert_ne!(
+        engine.make(&plain, &NoWatch).expect("a song").items,
+        song.items
+    );
     let half = |cover_strength| {
         let mut half = given.clone();
         half.cover_strength = cover_strength;
@@ -373,11 +389,15 @@ fn music_as_codes_is_described() {
         constrained: true,
         debug: true,
     };
-    let one = engine.describe(&request(&[1, 2, 3], 1), &NoWatch).expect("described");
+    let one = engine
+        .describe(&request(&[1, 2, 3], 1), &NoWatch)
+        .expect("described");
     assert!(one.caption.is_some() && one.facts.is_complete());
     assert_eq!(one.facts.metas.bpm, Some(88));
     assert!(!one.events.is_empty());
-    let other = engine.describe(&request(&[7, 70, 700], 1), &NoWatch).expect("described");
+    let other = engine
+        .describe(&request(&[7, 70, 700], 1), &NoWatch)
+        .expect("described");
     assert_ne!(one, other);
     let unknown = engine.describe(&request(&[2048], 1), &NoWatch);
     assert!(unknown.is_err_and(|e| e.to_string().contains("2048")));

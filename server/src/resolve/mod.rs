@@ -91,13 +91,7 @@ pub fn resolve(
         None => None,
     };
     let batch = checks.clamp("batch_size", raw.batch_size() as f64)? as usize;
-    let duration_s = match raw.audio_duration {
-        Some(seconds) if seconds > 0.0 => Some(checks.clamp("audio_duration", seconds)?),
-        Some(seconds) if caller == Caller::CommandLine => {
-            Some(checks.clamp("audio_duration", seconds)?)
-        }
-        _ => None,
-    };
+    let duration_s = duration(raw, &mut checks)?;
     checks.clamp("cover_noise_strength", raw.cover_noise_strength())?;
     let planned = planning::resolve(raw, &mut checks)?;
     if caller == Caller::CommandLine {
@@ -155,6 +149,16 @@ pub fn resolve(
         lm_model: raw.lm_model_path.as_deref().and_then(last_component),
         analysis_only: raw.analysis_only(),
     })
+}
+
+/// Seconds of music. Over HTTP, a length that is not positive is none.
+fn duration(raw: &RawRequest, checks: &mut Checks) -> Result<Option<f64>, Refusal> {
+    match raw.audio_duration {
+        Some(seconds) if seconds > 0.0 || checks.caller == Caller::CommandLine => {
+            checks.clamp("audio_duration", seconds).map(Some)
+        }
+        _ => Ok(None),
+    }
 }
 
 /// The name of a model folder, of which a client may send the path.

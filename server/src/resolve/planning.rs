@@ -66,8 +66,7 @@ pub fn resolve(raw: &RawRequest, checks: &mut Checks) -> Result<Planned, Refusal
         constrained: raw.constrained_decoding(),
         debug: raw.constrained_decoding_debug(),
     };
-    let asked =
-        raw.use_cot_caption == Some(true.into()) || raw.use_cot_language == Some(true.into());
+    let asked = raw.use_cot_caption == Some(true) || raw.use_cot_language == Some(true);
     let need = if planning.is_required() || raw.thinking() || raw.analysis_only() {
         LmNeed::Required
     } else if asked {
