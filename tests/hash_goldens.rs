@@ -8,6 +8,7 @@ mod hashed;
 
 use engine::backend::{HostData, NoWeights, run_once};
 use engine::models::config::{TextConfig, VaeConfig};
+use engine::models::vae_encoder::vae_encoder;
 use engine::models::{dit, text_encoder, vae};
 use engine::program::{Builder, Dcw, DcwMode, Math, Scalar};
 use engine::sample::denoise::{Condition, Job, Network, denoise};
@@ -439,13 +440,17 @@ fn wavelet_corrections() {
     }
 }
 
+fn vae_config(recorded: &serde_json::Value) -> VaeConfig {
+    let mut keys = recorded.clone();
+    keys["_class_name"] = json!("AutoencoderOobleck");
+    keys["sampling_rate"] = json!(48_000);
+    VaeConfig::parse(&keys.to_string(), Path::new("config.json")).expect("a config")
+}
+
 #[test]
 fn vae_decoder_of_the_published_structure() {
     let all = recorded("vae_tiny.json");
-    let mut keys = all["config"].clone();
-    keys["_class_name"] = json!("AutoencoderOobleck");
-    keys["sampling_rate"] = json!(48_000);
-    let config = VaeConfig::parse(&keys.to_string(), Path::new("config.json")).expect("a config");
+    let config = vae_config(&all["config"]);
     let program = vae::vae_decoder(&config, Math::F32, 5).expect("a program");
     let weights = store(std::slice::from_ref(&program), vae_weight);
     let z = hashed("vae.z", 4 * 5, 1.0);
@@ -485,6 +490,28 @@ fn vae_decoder_of_the_published_structure() {
         absmax,
         PASS,
     );
+}
+
+#[test]
+fn vae_encoder_of_the_published_structure() {
+    let all = recorded("vae_tiny.json");
+    let config = vae_config(&all["config"]);
+    const SAMPLES: usize = 8457;
+    let program = vae_encoder(&config, Math::F32, SAMPLES).expect("a program");
+    let weights = store(std::slice::from_ref(&program), vae_weight);
+    let wav = hashed("vae.wav", 2 * SAMPLES, 0.5);
+    let wav: Vec<f32> = (0..wav.len())
+        .map(|i| wav[i % 2 * SAMPLES + i / 2])
+        .collect();
+    let inputs = [("audio", HostData::F32(&wav))];
+    let ours = run(&backend(), &program, &weights, &inputs, "posterior");
+    let frames = ours.len() / 8;
+    let ours: Vec<f32> = (0..ours.len())
+        .map(|i| ours[i % frames * 8 + i / frames])
+        .collect();
+    let theirs = numbers(&all["encode"]["moments"]);
+    let absmax = theirs.iter().fold(0.0, |max: f64, x| max.max(x.abs()));
+    close("moments", &ours, &theirs, absmax, PASS);
 }
 
 /// The comparison can fail: one weight changed by a twentieth moves every loop out of its limit.

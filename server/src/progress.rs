@@ -10,6 +10,7 @@ use uuid::Uuid;
 fn span(stage: Stage) -> (f64, f64) {
     match stage {
         Stage::Load => (0.01, 0.0),
+        Stage::Encode => (0.02, 0.08),
         Stage::Reason => (0.1, 0.4),
         Stage::Codes => (0.5, 0.01),
         Stage::Text => (0.51, 0.0),
@@ -121,6 +122,7 @@ mod tests {
     fn progress_never_falls_and_ends_below_one() {
         let stages = [
             Stage::Load,
+            Stage::Encode,
             Stage::Reason,
             Stage::Codes,
             Stage::Text,

@@ -10,3 +10,4 @@ pub mod layer;
 pub mod layout;
 pub mod text_encoder;
 pub mod vae;
+pub mod vae_encoder;

@@ -1,14 +1,15 @@
-//! The audio autoencoder (Oobleck): latents at 25 Hz to stereo PCM at 48 kHz.
+//! The audio autoencoder (Oobleck): latents at 25 Hz to stereo PCM at 48 kHz and the blocks that
+//! the way back ([`super::vae_encoder`]) shares.
 
 use super::config::VaeConfig;
 use crate::error::Result;
 use crate::program::{Builder, Math, Op, Program, Val, WeightDecl, WeightForm};
 
 /// Taps of every convolution that keeps the length, but for the second of a residual unit.
-const KERNEL: usize = 7;
+pub(super) const KERNEL: usize = 7;
 
 /// Dilations of the three residual units of a block.
-const DILATIONS: [usize; 3] = [1, 3, 9];
+pub(super) const DILATIONS: [usize; 3] = [1, 3, 9];
 
 /// Frames a decoder tile must see on each side of its core so that the core equals the untiled
 /// result: the receptive field of one frame's samples, followed from the audio back to the
@@ -89,7 +90,7 @@ fn block(b: &mut Builder, name: &str, x: Val, out: usize, stride: usize, index: 
 }
 
 /// `x + conv2(snake2(conv1(snake1(x))))`, kernels 7 and 1.
-fn res_unit(b: &mut Builder, name: &str, x: Val, dilation: usize) -> Val {
+pub(super) fn res_unit(b: &mut Builder, name: &str, x: Val, dilation: usize) -> Val {
     let c = b.shape(x).last().copied().unwrap_or(0);
     let (snake1, snake2) = (format!("{name}.snake1"), format!("{name}.snake2"));
     let first = Conv {
@@ -106,34 +107,57 @@ fn res_unit(b: &mut Builder, name: &str, x: Val, dilation: usize) -> Val {
     b.add(x, h)
 }
 
-/// A convolution of stride 1 that keeps the length.
-struct Conv<'a> {
-    out: usize,
-    kernel: usize,
-    dilation: usize,
-    bias: bool,
+/// A convolution that keeps the length, or divides it by its stride.
+pub(super) struct Conv<'a> {
+    pub out: usize,
+    pub kernel: usize,
+    pub dilation: usize,
+    pub stride: usize,
+    pub bias: bool,
     /// Name of the activation in front.
-    snake: Option<&'a str>,
+    pub snake: Option<&'a str>,
 }
 
 impl Conv<'_> {
-    fn plain(out: usize, kernel: usize) -> Self {
+    pub fn plain(out: usize, kernel: usize) -> Self {
         Conv {
             out,
             kernel,
             dilation: 1,
+            stride: 1,
             bias: true,
             snake: None,
         }
     }
+
+    /// Down-sampling by `stride` with a kernel of twice that.
+    pub fn down(out: usize, stride: usize) -> Self {
+        Conv {
+            stride,
+            ..Conv::plain(out, 2 * stride)
+        }
+    }
+
+    /// Zeros on each side.
+    fn pad(&self) -> usize {
+        match self.stride {
+            1 => self.dilation * (self.kernel - 1) / 2,
+            stride => stride.div_ceil(2),
+        }
+    }
 }
 
-fn conv(b: &mut Builder, name: &str, x: Val, conv: Conv) -> Val {
+pub(super) fn conv(b: &mut Builder, name: &str, x: Val, conv: Conv) -> Val {
     let cin = b.shape(x).last().copied().unwrap_or(0);
+    // The fused operation has stride 1.
+    let fused = conv.snake.is_some() && conv.stride == 1;
     let mut ins = vec![x];
     if let Some(snake) = conv.snake {
         let (alpha, beta) = snake_weights(b, snake, cin);
         ins.extend([alpha, beta]);
+        if !fused {
+            ins = vec![b.op(Op::Snake, &ins)];
+        }
     }
     ins.push(b.weight_decl(WeightDecl {
         name: name.into(),
@@ -145,12 +169,12 @@ fn conv(b: &mut Builder, name: &str, x: Val, conv: Conv) -> Val {
     if conv.bias {
         ins.push(b.vector(format!("{name}.bias"), &[conv.out], &[conv.out]));
     }
-    let (dilation, pad) = (conv.dilation, conv.dilation * (conv.kernel - 1) / 2);
-    let op = match conv.snake {
-        Some(_) => Op::SnakeConv1d { dilation, pad },
-        None => Op::Conv1d {
+    let (dilation, stride, pad) = (conv.dilation, conv.stride, conv.pad());
+    let op = match fused {
+        true => Op::SnakeConv1d { dilation, pad },
+        false => Op::Conv1d {
             dilation,
-            stride: 1,
+            stride,
             pad,
         },
     };

@@ -5,9 +5,10 @@ use crate::error::{Error, Result};
 use crate::models::condition::{self, PackShape};
 use crate::models::config::{DitConfig, TextConfig, VaeConfig};
 use crate::models::dit::{self, TimeFrom, VelocityShape};
-use crate::models::{audio_tokens, text_encoder, vae};
+use crate::models::{audio_tokens, text_encoder, vae, vae_encoder};
 use crate::program::{Math, Program};
 use crate::song::encode::{ConditionEncoder, TextEncoder};
+use crate::song::latents::Encoder;
 use crate::song::render::Decoder;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::{Checkpoint, Checkpoints, Silence, WeightStore};
@@ -104,6 +105,24 @@ impl LoadedVae {
             self.weights.region(backend, decl, math)?;
         }
         Ok(())
+    }
+
+    /// The encoder on a device. A directory without that half still decodes.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] or [`Error::Corrupt`] when the encoder's weights are not all there.
+    pub fn encoder<'a>(&'a self, backend: &'a dyn Backend, math: Math) -> Result<Encoder<'a>> {
+        // Shorter audio than this has no frame.
+        let samples = PROBE * self.config.hop();
+        let program = vae_encoder::vae_encoder(&self.config, math, samples)?;
+        let checkpoint = self.weights.checkpoint();
+        checkpoint.check(program.weights())?;
+        Ok(Encoder {
+            backend,
+            config: &self.config,
+            weights: &self.weights,
+            math,
+        })
     }
 
     /// The decoder on a device.

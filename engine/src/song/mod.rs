@@ -7,6 +7,7 @@ pub mod encode;
 pub mod engine;
 pub mod fit;
 pub mod language_model;
+pub mod latents;
 pub mod loaded;
 pub mod plan;
 pub mod prepare;

@@ -5,6 +5,8 @@
 pub enum Stage {
     /// Mapping and checking a checkpoint, folding weights.
     Load,
+    /// Audio to latents, tile by tile.
+    Encode,
     /// The language model's metadata, token by token.
     Reason,
     /// The language model's audio codes, code by code.
@@ -24,6 +26,7 @@ impl Stage {
     pub fn text(self) -> &'static str {
         match self {
             Stage::Load => "Loading model...",
+            Stage::Encode => "Encoding audio...",
             Stage::Reason => "Planning the song...",
             Stage::Codes => "Generating audio codes...",
             Stage::Text => "Preparing inputs...",

@@ -80,6 +80,8 @@ pub enum StageFlag {
     Dit,
     /// The VAE decoder over the whole song
     Vae,
+    /// The VAE encoder over as much audio
+    Encode,
     /// The language model: its prompt, and one audio code with guidance
     Lm,
 }
@@ -159,6 +161,7 @@ pub fn run(args: Args) -> Result<Outcome> {
                 rows.push(step(&dit, backend, math, frames, &args)?);
                 models.push(dit.name);
             }
+            StageFlag::Encode => rows.push(encode(&tree, backend, math, frames, &args)?),
             StageFlag::Vae => rows.push(vae(&tree, backend, math, frames, &args)?),
             StageFlag::Lm => {
                 let (name, device) = (args.lm.as_deref(), device.clone());
@@ -348,6 +351,21 @@ fn step(
         args.cond_len
     );
     clock("dit", args.repeat, note, || ready.run(&scalars))
+}
+
+fn encode(
+    tree: &Checkpoints,
+    backend: &dyn Backend,
+    math: Math,
+    frames: usize,
+    args: &Args,
+) -> Result<Row> {
+    let vae = LoadedVae::open(&tree.vae()?, math)?;
+    let audio = ramp(frames * vae.config.hop() * vae.config.audio_channels);
+    let encoder = vae.encoder(backend, math)?;
+    clock("encode", args.repeat, format!("{frames} frames"), || {
+        encoder.latents(&audio, &NoWatch).map(drop)
+    })
 }
 
 fn vae(

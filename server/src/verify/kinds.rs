@@ -33,6 +33,11 @@ pub enum Stage {
         /// Directory of the autoencoder.
         vae: String,
     },
+    /// The encoder of an autoencoder.
+    VaeEncode {
+        /// Directory of the autoencoder.
+        vae: String,
+    },
     /// The decoder over tiles.
     VaeTiled {
         /// Directory of the autoencoder.
@@ -80,8 +85,6 @@ pub enum ModelStage {
 
 /// Covers, repainting and the other tasks on audio.
 pub const TASKS: &str = "tasks on audio";
-/// The encoder half of the autoencoder.
-pub const VAE_ENCODER: &str = "VAE encoder";
 /// Adapter training.
 pub const TRAINING: &str = "training";
 
@@ -139,8 +142,8 @@ fn vae(stem: &str) -> Option<Stage> {
     if let Some(vae) = stem.strip_suffix("_weightnorm") {
         return Some(Stage::VaeWeightNorm { vae: vae.into() });
     }
-    stem.ends_with("_encode")
-        .then_some(Stage::NotBuilt(VAE_ENCODER))
+    let vae = stem.strip_suffix("_encode")?;
+    Some(Stage::VaeEncode { vae: vae.into() })
 }
 
 fn of_model(model: &str, stem: &str) -> Option<Stage> {

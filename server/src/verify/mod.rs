@@ -134,6 +134,7 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
         Stage::Sinusoid => forward::sinusoid(b, &g, r),
         Stage::Packing => encoders::packing(b, &g, r),
         Stage::VaeDecode { vae: name } => vae::decode(b, &g, r, &*b.vae(name)?),
+        Stage::VaeEncode { vae: name } => vae::encode(b, &g, r, &*b.vae(name)?),
         Stage::VaeTiled { vae: name } => vae::tiled(b, &g, r, &*b.vae(name)?),
         Stage::VaeWeightNorm { vae: name } => vae::weight_norm(b, &g, r, &*b.vae(name)?),
         Stage::LmPrompt => language_model::prompt(b, &g, r),

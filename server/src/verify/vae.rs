@@ -1,10 +1,11 @@
-//! The decoder of the autoencoder: whole, over tiles, and its folded weights.
+//! The autoencoder: decoder and encoder, whole and over tiles, and folded weights.
 
 use super::bench::Bench;
 use super::golden::{Array, Golden};
 use super::report::{Kind, Reporter};
 use engine::backend::{HostData, HostVec, Weights};
 use engine::models::vae::vae_decoder;
+use engine::models::vae_encoder::{encode_overlap, vae_encoder};
 use engine::program::{Math, WeightDecl, WeightForm};
 use engine::song::NoWatch;
 use engine::song::loaded::LoadedVae;
@@ -61,6 +62,72 @@ pub fn decode(b: &Bench, g: &Golden, r: &mut Reporter, vae: &LoadedVae) -> Resul
         }
     }
     Ok(())
+}
+
+/// Scale of 16-bit samples.
+const I16: f32 = 32_768.0;
+/// Samples of the shorter recording of an encoder's file: one frame and what is left behind it.
+const ODD: usize = 2007;
+
+/// The encoder: its posterior, of the whole recording and of an odd beginning, what happens on
+/// the way, and the posterior again over tiles.
+pub fn encode(b: &Bench, g: &Golden, r: &mut Reporter, vae: &LoadedVae) -> Result<()> {
+    let audio = audio_of(b, g)?;
+    let [batch, channels, samples] = audio.dims("audio_i16")?;
+    if batch != 1 || channels != vae.config.audio_channels {
+        return Err(Error::Corrupt(format!("audio_i16 is {:?}", audio.shape)));
+    }
+    let pcm: Vec<f32> = transposed(audio.item(0), channels)
+        .iter()
+        .map(|x| x / I16)
+        .collect();
+    let program = vae_encoder(&vae.config, b.math, samples)?;
+    let inputs = [("audio", HostData::F32(&pcm))];
+    let out = b.run(program, &vae.weights, &inputs, &[])?;
+    for (name, shape, data) in out.iter().filter(|(name, _, _)| g.has(name)) {
+        if let (HostVec::F32(ours), Some(width)) = (data, shape.last()) {
+            let ours = transposed(ours, ours.len() / width);
+            r.compare(name, &ours, &g.array(name)?, Kind::Vae);
+        }
+    }
+    let encoder = vae.encoder(&*b.backend, b.math)?;
+    let overlap = encode_overlap(&vae.config);
+    let cases = [
+        ("", samples, samples),
+        (" over tiles", samples, 2 * overlap + 3),
+        ("_odd", ODD.min(samples), 1),
+    ];
+    for (case, samples, tile) in cases {
+        let part = &pcm[..samples * channels];
+        let posterior = encoder.encode(part, tile, overlap, &NoWatch)?;
+        let std = |x: &f32| x.exp().ln_1p() + 1e-4;
+        let std = posterior.scale.iter().map(std).collect();
+        for (name, ours) in [
+            ("mean", posterior.mean),
+            ("scale", posterior.scale),
+            ("std", std),
+        ] {
+            let golden = match case {
+                "_odd" => format!("{name}_odd"),
+                _ => name.to_string(),
+            };
+            if g.has(&golden) {
+                let ours = transposed(&ours, ours.len() / vae.config.decoder_input_channels);
+                let label = format!("{name}{case}");
+                r.compare(&label, &ours, &g.array(&golden)?, Kind::Vae);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The recording of an encoder's file; one file has it for all.
+fn audio_of(b: &Bench, g: &Golden) -> Result<Array> {
+    const NAME: &str = "audio_i16";
+    if g.has(NAME) {
+        return g.array(NAME);
+    }
+    b.stage("vae/vae_encode.safetensors")?.array(NAME)
 }
 
 /// The decoder over tiles of the recorded size.
