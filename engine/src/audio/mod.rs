@@ -1,7 +1,11 @@
-//! PCM to files: formats, levels, and a writer that never leaves half a file behind.
+//! PCM to files and back: formats, levels, a writer that never leaves half a file behind, and a
+//! reader that trusts nothing.
 
 pub mod level;
 mod mp3;
+mod opus;
+pub mod read;
+pub mod resample;
 mod wav;
 mod write;
 
