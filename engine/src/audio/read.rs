@@ -175,7 +175,7 @@ impl Reading<'_> {
         if codec.codec == CODEC_ID_OPUS {
             let head = codec.extra_data.as_deref().unwrap_or_default();
             let opus = Opus::new(head).map_err(|why| self.fault(&format!("is refused: {why}")))?;
-            return Ok(Decoder::Opus(opus));
+            return Ok(Decoder::Opus(Box::new(opus)));
         }
         let made = symphonia::default::get_codecs()
             .make_audio_decoder(codec, &AudioDecoderOptions::default())
@@ -280,7 +280,7 @@ struct Spec {
 }
 
 enum Decoder {
-    Opus(Opus),
+    Opus(Box<Opus>),
     Other(Box<dyn AudioDecoder>),
 }
 

@@ -14,6 +14,7 @@ pub mod prepare;
 pub mod progress;
 pub mod render;
 pub mod request;
+pub mod source;
 
 pub use describe::{DescribeRequest, Description, Facts, Subject};
 pub use engine::{Engine, EngineOptions, ModelInfo};
