@@ -1,5 +1,8 @@
 //! The binary from outside: exit statuses, refusals, a song, a server that ends on a signal.
 
+mod binary;
+
+use binary::{acestep, run, stderr, with_demo};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::process::CommandExt;
@@ -7,36 +10,19 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-fn acestep(dir: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_acestep"));
-    command.current_dir(dir).env_clear().env("RUST_LOG", "warn");
-    command
-}
-
-fn run(dir: &Path, args: &[&str]) -> Output {
-    acestep(dir)
-        .args(args)
-        .output()
-        .expect("the program starts")
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-/// A directory with a demonstration tree in it.
-fn with_demo() -> (tempfile::TempDir, PathBuf) {
-    let dir = tempfile::tempdir().expect("a directory");
-    let tree = dir.path().join("checkpoints");
-    let made = run(dir.path(), &["checkpoint", "demo", "--out", "checkpoints"]);
-    assert!(made.status.success(), "{}", stderr(&made));
-    (dir, tree)
-}
-
 #[test]
 fn every_subcommand_has_help() {
     let dir = tempfile::tempdir().expect("a directory");
-    for command in ["serve", "generate", "verify", "checkpoint", "bench"] {
+    for command in [
+        "serve",
+        "generate",
+        "format",
+        "sample",
+        "understand",
+        "verify",
+        "checkpoint",
+        "bench",
+    ] {
         let output = run(dir.path(), &[command, "--help"]);
         assert_eq!(output.status.code(), Some(0), "{command}");
         assert!(String::from_utf8_lossy(&output.stdout).contains("Usage: acestep"));

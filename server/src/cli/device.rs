@@ -41,6 +41,16 @@ pub enum DeviceKind {
     Wgpu(usize),
 }
 
+impl DeviceKind {
+    /// What is opened for this kind.
+    fn opened(self) -> Self {
+        match self {
+            DeviceKind::Auto => DeviceKind::Cpu,
+            other => other,
+        }
+    }
+}
+
 impl std::str::FromStr for DeviceKind {
     type Err = String;
 
@@ -111,6 +121,28 @@ impl DeviceArgs {
         Ok(Device { backend, math })
     }
 
+    /// The language model's device, by its flag or `ACESTEP_LM_DEVICE`; `None` where it is the
+    /// one that [`Self::open_with`] opens.
+    pub fn open_lm_with(&self, flag: Option<&str>, env: &Env) -> Result<Option<Device>> {
+        const NAME: &str = "ACESTEP_LM_DEVICE";
+        let (name, from) = match (flag, env.text(NAME)) {
+            (Some(name), _) => (name, "--lm-device"),
+            (None, Some(name)) => (name, NAME),
+            (None, None) => return Ok(None),
+        };
+        let kind: DeviceKind = name
+            .parse()
+            .map_err(|why| Error::Request(format!("{from} {name} is not a device: {why}")))?;
+        if kind.opened() == self.check(env)?.opened() {
+            return Ok(None);
+        }
+        let device = DeviceArgs {
+            backend: Some(name.to_owned()),
+            ..self.clone()
+        };
+        device.open_with(env).map(Some)
+    }
+
     /// Refuses names and numbers that cannot be opened, without opening anything.
     pub fn check(&self, env: &Env) -> Result<DeviceKind> {
         let (name, from) = match (&self.backend, env.text("ACESTEP_DEVICE")) {
@@ -179,6 +211,26 @@ mod tests {
             let refused = args.check(&Env::of(&[("ACESTEP_THREADS", wrong)]));
             assert!(refused.is_err_and(|e| e.to_string().contains("ACESTEP_THREADS")));
         }
+    }
+
+    #[test]
+    fn the_language_model_may_have_its_own_device() {
+        let args = DeviceArgs::default();
+        let none = Env::default();
+        for (flag, env) in [
+            (None, &none),
+            (Some("cpu"), &none),
+            (Some("auto"), &Env::of(&[("ACESTEP_LM_DEVICE", "tpu")])),
+            (None, &Env::of(&[("ACESTEP_LM_DEVICE", "CPU")])),
+        ] {
+            let opened = args.open_lm_with(flag, env);
+            assert!(opened.is_ok_and(|device| device.is_none()), "{flag:?}");
+        }
+        let env = Env::of(&[("ACESTEP_LM_DEVICE", "tpu")]);
+        let refused = args.open_lm_with(None, &env).err();
+        assert!(refused.is_some_and(|e| e.to_string().contains("ACESTEP_LM_DEVICE tpu")));
+        let refused = args.open_lm_with(Some("x"), &env).err();
+        assert!(refused.is_some_and(|e| e.to_string().contains("--lm-device x")));
     }
 
     #[test]

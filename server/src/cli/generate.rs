@@ -1,20 +1,19 @@
 //! `acestep generate`: one request on the command line to files.
 
-use super::Outcome;
-use super::device::DeviceArgs;
-use super::model::{checkpoints_dir, demo_dir, noise, print_line};
+use super::bar::Bar;
+use super::lm::PlanningArgs;
+use super::model::{ModelArgs, noise, print_line};
+use super::{Outcome, codes};
 use crate::coerce::Seed;
 use crate::env::Env;
 use crate::fields::RawRequest;
-use crate::resolve::{Caller, ModelFacts, Resolved, resolve};
+use crate::resolve::{Caller, LmNeed, ModelFacts, Resolved, resolve};
 use engine::audio::{self, Pcm};
 use engine::models::config::DitConfig;
-use engine::song::{Engine, EngineOptions, Song, Stage, Watch};
+use engine::song::{Composed, Engine, EngineOptions, Song};
 use engine::weights::Checkpoints;
 use engine::{Error, Result};
-use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
-use std::cell::Cell;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 use uuid::Uuid;
@@ -68,9 +67,6 @@ pub struct Args {
     /// File to write; several songs get -1, -2, ... before the ending [default: song.wav]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Directory with the model folders [default: $ACESTEP_CHECKPOINTS_DIR or ./checkpoints]
-    #[arg(long, value_name = "DIR")]
-    pub checkpoints: Option<PathBuf>,
     /// Beats per minute, 30 to 300
     #[arg(long, value_name = "N")]
     pub bpm: Option<i64>,
@@ -83,15 +79,15 @@ pub struct Args {
     /// Language code of the lyrics [default: en]
     #[arg(long, value_name = "CODE")]
     pub language: Option<String>,
-    /// Make a small demonstration checkpoint first and use it
-    #[arg(long)]
-    pub demo: bool,
     /// Print one JSON object instead of a summary
     #[arg(long)]
     pub json: bool,
-    /// Where and how to compute.
+    /// What the language model does first.
     #[command(flatten)]
-    pub device: DeviceArgs,
+    pub planning: PlanningArgs,
+    /// Where the models are and on what they run.
+    #[command(flatten)]
+    pub place: ModelArgs,
 }
 
 /// Formats that `--format` knows.
@@ -115,7 +111,8 @@ impl FormatFlag {
     }
 }
 
-fn number(text: &str) -> std::result::Result<f64, String> {
+/// A finite number.
+pub fn number(text: &str) -> std::result::Result<f64, String> {
     match text.parse::<f64>() {
         Ok(x) if x.is_finite() => Ok(x),
         _ => Err("a number is needed".into()),
@@ -136,7 +133,8 @@ fn seed(text: &str) -> std::result::Result<String, String> {
 pub fn run(args: Args) -> Result<Outcome> {
     let started = Instant::now();
     let env = Env::of_process();
-    args.device.check(&env)?;
+    args.place.device.check(&env)?;
+    args.planning.check()?;
     let noise = noise(&env)?;
     let format = format(&args)?;
     let out = args.out.clone().unwrap_or_else(|| {
@@ -147,12 +145,11 @@ pub fn run(args: Args) -> Result<Outcome> {
         })
     });
     let raw = raw(&args, format)?;
-    check_writable(&out)?;
-    let checkpoints = if args.demo {
-        demo_dir(args.checkpoints.clone())?
-    } else {
-        checkpoints_dir(args.checkpoints.clone(), &env)
-    };
+    check_writable("--out", &out)?;
+    if let Some(file) = &args.planning.codes_out {
+        check_writable("--codes-out", file)?;
+    }
+    let checkpoints = args.place.dir(&env)?;
     let tree = Checkpoints::open(&checkpoints)?;
     let model = tree.dit(args.model.as_deref())?;
     let is_turbo = DitConfig::load(&model.path)?.is_turbo;
@@ -164,45 +161,71 @@ pub fn run(args: Args) -> Result<Outcome> {
     let resolved = resolve(&raw, &facts, Caller::CommandLine, &mut random)
         .map_err(|refusal| Error::Request(refusal.0))?;
 
-    let device = args.device.open_with(&env)?;
+    let device = args.place.device.open_with(&env)?;
     let device_name = device.backend.caps().name.clone();
+    let needs_lm = args.planning.is_asked_for() || resolved.lm != LmNeed::IfLoaded;
+    let lm_device = match needs_lm {
+        true => args.planning.lm.open_device(&args.place.device, &env)?,
+        false => None,
+    };
     let mut engine = Engine::open(EngineOptions {
         checkpoints,
         device,
-        lm_device: None,
+        lm_device,
         noise,
     })?;
     let bar = Bar::new();
-    let song = engine.make(&resolved.song, &bar);
+    let loaded = match needs_lm {
+        true => engine.load_lm(resolved.lm_model.as_deref(), &bar),
+        false => Ok(()),
+    };
+    let song = loaded.and_then(|()| engine.make(&resolved.song, &bar));
     bar.clear();
     let song = song?;
+    for event in &song.composed.events {
+        eprintln!("{event}");
+    }
     let files = write(&song, &resolved, &out)?;
-    let seconds = started.elapsed().as_secs_f64();
-    if args.json {
-        print_line(&report(&song, &resolved, &files, &device_name, seconds).to_string())?;
-    } else {
-        print_summary(&song, &files, &device_name, seconds)?;
+    let codes_files = write_codes(&song, args.planning.codes_out.as_deref())?;
+    let made = Made {
+        song: &song,
+        files: &files,
+        codes_files: &codes_files,
+        lm: engine.lm(),
+        device: &device_name,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    match args.json {
+        true => print_line(&made.report().to_string())?,
+        false => made.print_summary()?,
     }
     Ok(Outcome::Done)
 }
 
+/// The lyrics that a flag gives, or a file.
+pub fn read_lyrics(lyrics: Option<&String>, file: Option<&Path>) -> Result<Option<String>> {
+    let Some(file) = file else {
+        return Ok(lyrics.cloned());
+    };
+    let text = std::fs::read_to_string(file);
+    text.map(Some).map_err(|e| {
+        let name = file.display();
+        Error::Missing(format!("--lyrics-file {name} cannot be read ({e})"))
+    })
+}
+
 /// The flags as a request. `--format` and numbers are checked by clap, the rest by the resolver.
 fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
-    let lyrics = match &args.lyrics_file {
-        Some(file) => Some(std::fs::read_to_string(file).map_err(|e| {
-            Error::Missing(format!(
-                "--lyrics-file {} cannot be read ({e})",
-                file.display()
-            ))
-        })?),
-        None => args.lyrics.clone(),
-    };
-    if args.prompt.is_none() && lyrics.is_none() {
+    let lyrics = read_lyrics(args.lyrics.as_ref(), args.lyrics_file.as_deref())?;
+    let planning = &args.planning;
+    let has_other = planning.sample_query.is_some() || !planning.codes.is_empty();
+    if args.prompt.is_none() && lyrics.is_none() && !has_other {
         return Err(Error::Request(
-            "nothing to make a song from: give --prompt, --lyrics or both".into(),
+            "nothing to make a song from: give --prompt, --lyrics or both, or --sample-query"
+                .into(),
         ));
     }
-    Ok(RawRequest {
+    let mut raw = RawRequest {
         prompt: args.prompt.clone(),
         lyrics,
         audio_duration: args.duration,
@@ -221,7 +244,9 @@ fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
         vocal_language: args.language.clone(),
         dcw_enabled: args.no_dcw.then_some(false),
         ..RawRequest::default()
-    })
+    };
+    planning.fill(&mut raw)?;
+    Ok(raw)
 }
 
 /// What was asked for, or what the file's ending says.
@@ -245,8 +270,8 @@ fn format(args: &Args) -> Result<FormatFlag> {
 }
 
 /// Refuses an output that could not be written after all the work.
-fn check_writable(out: &Path) -> Result<()> {
-    let refuse = |why: String| Err(Error::Output(format!("--out {}: {why}", out.display())));
+fn check_writable(flag: &str, out: &Path) -> Result<()> {
+    let refuse = |why: String| Err(Error::Output(format!("{flag} {}: {why}", out.display())));
     if out.is_dir() {
         return refuse("this is a directory; name a file".into());
     }
@@ -296,90 +321,117 @@ fn write(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// Seconds of one item.
-fn length(song: &Song, samples: usize) -> f64 {
-    (samples / audio::CHANNELS) as f64 / f64::from(song.sample_rate)
+/// Writes the codes of every song, where they are wanted.
+fn write_codes(song: &Song, out: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let Some(out) = out else {
+        return Ok(Vec::new());
+    };
+    let lists = &song.composed.request.codes;
+    let mut files = Vec::new();
+    for (index, list) in lists.iter().enumerate() {
+        let path = numbered(out, index + 1, lists.len());
+        codes::write(&path, list)?;
+        files.push(path);
+    }
+    Ok(files)
 }
 
-fn report(
-    song: &Song,
-    resolved: &Resolved,
-    files: &[PathBuf],
-    device: &str,
+/// Everything that is told of a song.
+struct Made<'a> {
+    song: &'a Song,
+    files: &'a [PathBuf],
+    codes_files: &'a [PathBuf],
+    lm: Option<&'a str>,
+    device: &'a str,
     seconds: f64,
-) -> serde_json::Value {
-    let items = files.iter().zip(&song.items).map(|(file, item)| {
+}
+
+impl Made<'_> {
+    /// Seconds of one item.
+    fn length(&self, samples: usize) -> f64 {
+        (samples / audio::CHANNELS) as f64 / f64::from(self.song.sample_rate)
+    }
+
+    fn report(&self) -> Value {
+        let song = self.song;
+        let items = self.files.iter().zip(&song.items).map(|(file, item)| {
+            json!({
+                "file": file,
+                "seed": item.seed,
+                "seconds": self.length(item.pcm.len()),
+            })
+        });
+        let mut report = json!({
+            "items": items.collect::<Vec<_>>(),
+            "model": song.composed.request.model,
+            "device": self.device,
+            "sample_rate": song.sample_rate,
+            "steps": song.times.steps,
+            "shift": song.composed.request.sampling.shift,
+            "times": song.times,
+            "total_s": self.seconds,
+        });
+        if song.composed.planned || !song.composed.request.codes.is_empty() {
+            report["plan"] = self.plan();
+        }
+        report
+    }
+
+    /// What the song was made from, where it is not only what the user wrote.
+    fn plan(&self) -> Value {
+        let Composed { request, notes, .. } = &self.song.composed;
+        let counts = request.codes.iter().map(Vec::len);
         json!({
-            "file": file,
-            "seed": item.seed,
-            "seconds": length(song, item.pcm.len()),
+            "lm": self.lm,
+            "caption": request.caption,
+            "lyrics": request.lyrics,
+            "bpm": request.metas.bpm,
+            "key_scale": request.metas.key_scale,
+            "time_signature": request.metas.time_signature,
+            "duration": request.duration_s,
+            "vocal_language": request.language,
+            "codes": counts.collect::<Vec<_>>(),
+            "codes_files": self.codes_files,
+            "reason_s": self.song.times.reason_s,
+            "codes_s": self.song.times.codes_s,
+            "notes": notes,
         })
-    });
-    json!({
-        "items": items.collect::<Vec<_>>(),
-        "model": resolved.song.model,
-        "device": device,
-        "sample_rate": song.sample_rate,
-        "steps": song.times.steps,
-        "shift": resolved.song.sampling.shift,
-        "times": song.times,
-        "total_s": seconds,
-    })
-}
+    }
 
-fn print_summary(song: &Song, files: &[PathBuf], device: &str, seconds: f64) -> Result<()> {
-    for (file, item) in files.iter().zip(&song.items) {
-        let length = length(song, item.pcm.len());
+    fn print_summary(&self) -> Result<()> {
+        for (file, item) in self.files.iter().zip(&self.song.items) {
+            print_line(&format!(
+                "{}  {:.1} s  seed {}",
+                file.display(),
+                self.length(item.pcm.len()),
+                item.seed
+            ))?;
+        }
+        let t = &self.song.times;
+        if let (true, Some(lm)) = (self.song.composed.planned, self.lm) {
+            let codes = self.song.composed.request.codes.iter().map(Vec::len).max();
+            print_line(&format!(
+                "planned by {lm}: texts and metadata {:.1} s, {} codes {:.1} s",
+                t.reason_s,
+                codes.unwrap_or(0),
+                t.codes_s
+            ))?;
+        }
+        for note in &self.song.composed.notes {
+            print_line(&format!("note: {note}"))?;
+        }
         print_line(&format!(
-            "{}  {length:.1} s  seed {}",
-            file.display(),
-            item.seed
-        ))?;
-    }
-    let t = &song.times;
-    print_line(&format!(
-        "{seconds:.1} s on {device}: load {:.1}, text {:.1}, condition {:.1}, diffusion {:.1} \
-         ({} evaluations), decoding {:.1}",
-        t.load_s, t.text_s, t.condition_s, t.diffuse_s, t.evaluations, t.decode_s
-    ))
-}
-
-/// Progress on the terminal; nothing where there is none.
-struct Bar {
-    bar: ProgressBar,
-    stage: Cell<Option<Stage>>,
-}
-
-impl Bar {
-    fn new() -> Self {
-        let bar = ProgressBar::new(1);
-        if let Ok(style) =
-            ProgressStyle::with_template("{msg:24} {wide_bar} {pos}/{len} {elapsed_precise}")
-        {
-            bar.set_style(style);
-        }
-        Bar {
-            bar,
-            stage: Cell::new(None),
-        }
-    }
-
-    fn clear(&self) {
-        self.bar.finish_and_clear();
-    }
-}
-
-impl Watch for Bar {
-    fn progress(&self, stage: Stage, done: usize, total: usize) {
-        if self.stage.replace(Some(stage)) != Some(stage) {
-            self.bar.set_message(stage.text());
-        }
-        self.bar.set_length(total as u64);
-        self.bar.set_position(done as u64);
-    }
-
-    fn cancelled(&self) -> bool {
-        false
+            "{:.1} s on {}: load {:.1}, text {:.1}, condition {:.1}, diffusion {:.1} \
+             ({} evaluations), decoding {:.1}",
+            self.seconds,
+            self.device,
+            t.load_s,
+            t.text_s,
+            t.condition_s,
+            t.diffuse_s,
+            t.evaluations,
+            t.decode_s
+        ))
     }
 }
 
@@ -422,7 +474,7 @@ mod tests {
             ("/", "directory"),
             ("/nowhere/at/all/x.wav", "cannot be written"),
         ] {
-            let refused = check_writable(Path::new(out));
+            let refused = check_writable("--out", Path::new(out));
             assert!(refused.is_err_and(|e| e.to_string().contains(why)), "{out}");
         }
     }

@@ -6,12 +6,19 @@
 //! | 1 | a check failed (`verify`), or a fault of the device or of this program |
 //! | 2 | refused: wrong arguments, missing or damaged files, an output that cannot be written |
 
+mod bar;
 pub mod bench;
 pub mod checkpoint;
+mod codes;
+pub mod describe;
 pub mod device;
+pub mod format;
 pub mod generate;
-mod model;
+pub mod lm;
+pub mod model;
+pub mod sample;
 pub mod serve;
+pub mod understand;
 pub mod verify;
 
 use crate::env::Env;
@@ -35,6 +42,12 @@ pub enum Command {
     Serve(Box<serve::Args>),
     /// Make a song and write it to a file
     Generate(Box<generate::Args>),
+    /// Rewrite a caption and lyrics in the language model's own form
+    Format(Box<format::Args>),
+    /// Invent caption, lyrics and metadata from a wish
+    Sample(Box<sample::Args>),
+    /// Describe music that is given as audio codes
+    Understand(Box<understand::Args>),
     /// Compare every stage with reference tensors
     Verify(verify::Args),
     /// Make or inspect checkpoint directories
@@ -60,6 +73,9 @@ pub fn main() -> ExitCode {
     let result = match cli.command {
         Command::Serve(args) => serve::run(*args),
         Command::Generate(args) => generate::run(*args),
+        Command::Format(args) => format::run(*args),
+        Command::Sample(args) => sample::run(*args),
+        Command::Understand(args) => understand::run(*args),
         Command::Verify(args) => verify::run(args),
         Command::Checkpoint(args) => checkpoint::run(args),
         Command::Bench(args) => bench::run(args),

@@ -1,5 +1,6 @@
 //! What subcommands share: where checkpoints are, the kind of noise, output.
 
+use super::device::DeviceArgs;
 use crate::env::Env;
 use engine::sample::noise::{NOISE_VARIABLE, NoiseKind};
 use engine::{Error, Result};
@@ -8,6 +9,30 @@ use std::path::PathBuf;
 
 /// Where the demonstration tree goes when no directory is named.
 const DEMO_DIR: &str = ".cache/acestep/demo-checkpoints";
+
+/// Flags that say where the models are and on what they run.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub struct ModelArgs {
+    /// Directory with the model folders [default: $ACESTEP_CHECKPOINTS_DIR or ./checkpoints]
+    #[arg(long, value_name = "DIR")]
+    pub checkpoints: Option<PathBuf>,
+    /// Make a small demonstration checkpoint first and use it
+    #[arg(long)]
+    pub demo: bool,
+    /// Where and how to compute.
+    #[command(flatten)]
+    pub device: DeviceArgs,
+}
+
+impl ModelArgs {
+    /// The directory with the model folders, which is made for a demonstration.
+    pub fn dir(&self, env: &Env) -> Result<PathBuf> {
+        match self.demo {
+            true => demo_dir(self.checkpoints.clone()),
+            false => Ok(checkpoints_dir(self.checkpoints.clone(), env)),
+        }
+    }
+}
 
 /// Makes the demonstration tree, unless it is there, and returns its directory.
 pub fn demo_dir(named: Option<PathBuf>) -> Result<PathBuf> {

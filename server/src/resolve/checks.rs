@@ -95,6 +95,7 @@ pub fn flag(name: &str) -> String {
         "vocal_language" => "language",
         "key_scale" => "key",
         "audio_format" => "format",
+        "audio_code_string" => "codes",
         other => other,
     };
     format!("--{}", short.replace('_', "-"))

@@ -44,8 +44,8 @@ pub fn resolve(raw: &RawRequest, checks: &mut Checks) -> Result<Planned, Refusal
     let said = said.trim().to_lowercase();
     // English is what most clients send without being asked: a wish may name another language.
     let is_imposed = match wish {
-        Some(_) => !["", "en", "unknown"].contains(&said.as_str()),
-        None => !["", "unknown"].contains(&said.as_str()),
+        Some(_) if checks.caller == Caller::Http => !["", "en", "unknown"].contains(&said.as_str()),
+        _ => !["", "unknown"].contains(&said.as_str()),
     };
     let hint = match is_imposed {
         true => None,
