@@ -77,6 +77,12 @@ pub trait Backend: Send + Sync {
     fn write(&self, to: &Buffer, offset: usize, bytes: &[u8]) -> Result<()>;
     /// Copies bytes from the device, after everything that was run before.
     fn read(&self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> Result<()>;
+    /// Bytes per second at which the device's threads read its memory, measured by reading a
+    /// gibibyte a few times: the limit of a program that reads every weight once. `None` where
+    /// the backend has no such measurement.
+    fn read_rate(&self) -> Result<Option<f64>> {
+        Ok(None)
+    }
     /// Resolves kernels, plans memory, makes the program ready to run.
     fn prepare(&self, bound: Bound) -> Result<Box<dyn Ready>>;
 }

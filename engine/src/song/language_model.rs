@@ -9,7 +9,7 @@ use crate::models::config::LmConfig;
 use crate::models::language_model::{
     Head, LmShape, cache_bytes, cache_names, cache_shape, copy_prefix, forward,
 };
-use crate::program::{DType, Math};
+use crate::program::{DType, Math, Op, ValKind};
 use crate::weights::{Checkpoints, WeightStore};
 use std::path::Path;
 use std::sync::Arc;
@@ -80,6 +80,36 @@ impl LanguageModel {
         &self.weights
     }
 
+    /// What a step over `rows` rows of `length` tokens reads, the new one included.
+    pub fn traffic(&self, rows: usize, length: usize, head: Head) -> Result<Traffic> {
+        let shape = LmShape {
+            rows,
+            tokens: 1,
+            capacity: length,
+            head,
+        };
+        let program = forward(&self.config, self.math, shape)?;
+        let mut traffic = Traffic::default();
+        for step in &program.steps {
+            for v in &step.ins {
+                let info = &program.vals[program.root(*v).index()];
+                match &info.kind {
+                    // Of the table only the rows of the tokens are read.
+                    ValKind::Weight(_) if step.op == Op::Embed => {}
+                    ValKind::Weight(decl) => {
+                        let dtype = self.weights.dtype(decl, self.math)?;
+                        traffic.weights += (info.len() * dtype.bytes()) as u64;
+                    }
+                    ValKind::State(_) if !step.op.writes_state() => {
+                        traffic.cache += info.bytes() as u64;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(traffic)
+    }
+
     /// `rows` empty rows with room for `capacity` tokens each.
     ///
     /// # Errors
@@ -115,6 +145,22 @@ impl LanguageModel {
                 .collect::<Result<_>>()?,
             ready: Vec::with_capacity(READY),
         })
+    }
+}
+
+/// Bytes that one step reads at least: everything but what stays in the caches.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Weights, those of the head included.
+    pub weights: u64,
+    /// Keys and values of all rows.
+    pub cache: u64,
+}
+
+impl Traffic {
+    /// All of it.
+    pub fn bytes(self) -> u64 {
+        self.weights + self.cache
     }
 }
 
@@ -268,12 +314,19 @@ impl Session<'_> {
         self.ready.push(p);
         let lengths = &mut self.lengths[first..first + rows];
         let backend = self.model.backend();
-        let Some(p) = self.ready.last_mut() else {
-            return Ok(&[]);
-        };
-        p.run(backend, ids, lengths)?;
+        if let Some(p) = self.ready.last_mut() {
+            p.run(backend, ids, lengths)?;
+        }
         lengths.iter_mut().for_each(|l| *l += tokens);
-        Ok(&p.host)
+        self.logits()
+    }
+
+    /// Copies the logits of the last run from the device once more; none without a run or a head.
+    pub fn logits(&mut self) -> Result<&[f32]> {
+        match self.ready.last_mut() {
+            Some(p) => p.read(self.model.backend()),
+            None => Ok(&[]),
+        }
     }
 
     fn check(&self, first: usize, rows: usize, tokens: usize) -> Result<()> {
@@ -355,19 +408,26 @@ impl Prepared {
         write(&self.positions, &mut { positions })?;
         write(&self.at, &mut lengths.iter().copied())?;
         write(&self.lengths, &mut lengths.iter().map(|len| len + tokens))?;
-        self.ready.run(&[])?;
-        if self.host.is_empty() {
-            return Ok(());
+        self.ready.run(&[])
+    }
+
+    /// The logits of the last run.
+    fn read(&mut self, backend: &dyn Backend) -> Result<&[f32]> {
+        if !self.host.is_empty() {
+            self.logits.read_f32_at(backend, 0, &mut self.host)?;
         }
-        self.logits.read_f32_at(backend, 0, &mut self.host)?;
-        if self.host.iter().all(|x| x.is_finite()) {
-            return Ok(());
+        // The exponent of what is not finite has all its bits.
+        let finite = |bits: u32| bits & 0x7f80_0000 != 0x7f80_0000;
+        // No early end, so that the loop becomes vector code.
+        let all = |part: &[f32]| part.iter().fold(true, |all, x| all & finite(x.to_bits()));
+        if self.host.chunks(1024).all(all) {
+            return Ok(&self.host);
         }
-        Err(Error::Device(format!(
-            "the language model gave numbers that are not finite at position {}: its weights are \
-             damaged, or the device is faulty",
-            lengths[0] + tokens
-        )))
+        Err(Error::Device(
+            "the language model gave numbers that are not finite: its weights are damaged, or the \
+             device is faulty"
+                .into(),
+        ))
     }
 }
 

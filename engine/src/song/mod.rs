@@ -1,5 +1,6 @@
 //! One request to PCM: a linear script over the models, the sampler and the VAE.
 
+pub mod choose;
 pub mod codes;
 pub mod compose;
 pub mod describe;

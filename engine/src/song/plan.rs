@@ -6,6 +6,7 @@
 //!
 //! What a song gets depends on the request and its own seed, not on the songs beside it.
 
+use super::choose::{Chooser, Logits};
 use super::describe::Facts;
 use super::engine::DEFAULT_DURATION_S;
 use super::language_model::{LanguageModel, Session};
@@ -14,12 +15,13 @@ use super::{Stage, Watch};
 use crate::backend::Device;
 use crate::error::{Error, Result};
 use crate::models::language_model::Head;
-use crate::sample::logits::{Candidates, TokenSampling, guide, penalize};
+use crate::sample::logits::TokenSampling;
 use crate::sample::noise::Stream;
 use crate::text::codes::code_count;
 use crate::text::grammar::{Event, Machine, Phase, Settings};
 use crate::text::{Grammar, LmOutput, LmPrompt, LmTokenizer, LmVocabulary, Metadata, parse_output};
 use crate::weights::Checkpoints;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -177,12 +179,9 @@ impl Planner {
         let prompt = prompt.ids(self.tokenizer())?;
         let mut session = self.lm.session(1, prompt.len() + most)?;
         let mut machine = Machine::new(self.grammar.clone(), settings, &prompt)?;
-        let draws = Draws {
-            how: sampling,
-            run: Run::Description,
-            seed,
-        };
-        let ids = self.complete(&mut session, &prompt, &mut machine, &draws, most, watch)?;
+        let chooser = Chooser::new(sampling, Run::Description.stream());
+        let start = Start { prompt, seed, most };
+        let ids = self.complete(&mut session, &start, &mut machine, chooser, watch)?;
         let output = parse_output(&self.vocabulary().decode(&ids, false));
         Ok((output, machine.take_events()))
     }
@@ -212,12 +211,11 @@ impl Planner {
         };
         let mut machine = Machine::new(self.grammar.clone(), settings, &prompt)?;
         let mut session = self.lm.session(1, prompt.len() + most)?;
-        let draws = Draws {
-            how: &request.sampling,
-            run: Run::Reasoning,
-            seed: request.seeds.first().copied().unwrap_or(0),
-        };
-        let ids = self.complete(&mut session, &prompt, &mut machine, &draws, most, watch)?;
+        let chooser = Chooser::new(&request.sampling, Run::Reasoning.stream());
+        let seed = request.seeds.first().copied().unwrap_or(0);
+        let start = Start { prompt, seed, most };
+        let ids = self.complete(&mut session, &start, &mut machine, chooser, watch)?;
+        let prompt = start.prompt;
         plan.events.extend(machine.take_events());
         let written = parse_output(&self.vocabulary().decode(&ids, false)).metadata;
         plan.metadata = match request.constrained {
@@ -232,34 +230,32 @@ impl Planner {
         Ok(Reasoned { session, prompt })
     }
 
-    /// Reads `prompt` into row 0 and writes what follows, until the machine has finished or there
-    /// are `most` tokens.
+    /// Reads the prompt into row 0 and writes what follows, until the machine has finished or
+    /// there are as many tokens as may be.
     fn complete(
         &self,
         session: &mut Session,
-        prompt: &[u32],
+        start: &Start,
         machine: &mut Machine,
-        draws: &Draws,
-        most: usize,
+        mut chooser: Chooser,
         watch: &dyn Watch,
     ) -> Result<Vec<u32>> {
-        let (mut pending, mut written) = (prompt.to_vec(), Vec::new());
-        let (mut work, mut candidates) = (Vec::new(), Candidates::default());
+        let most = start.most;
+        let (mut pending, mut written) = (start.prompt.clone(), Vec::new());
         watch.progress(Stage::Reason, 0, most);
         while !machine.finished() && written.len() < most {
             let id = match machine.forced() {
                 Some(id) => id,
                 None => {
                     // Forced tokens are read together with the one before them.
-                    let logits = session.feed(0, &pending, Head::Full, watch)?;
+                    let head = head_of(machine.looked_at());
+                    let logits = Logits {
+                        first: head.start() as u32,
+                        conditional: session.feed(0, &pending, head, watch)?,
+                        unconditional: None,
+                    };
                     pending.clear();
-                    work.clear();
-                    work.extend_from_slice(logits);
-                    penalize(&mut work, &written, draws.how.repetition_penalty);
-                    candidates.clear();
-                    let allowed = machine.allowed(logits);
-                    allowed.for_each_range(|ids| candidates.take(&work, 0, ids));
-                    draws.next(&mut candidates, written.len())?
+                    chooser.next(logits, &written, machine, start.seed)?
                 }
             };
             machine.advance(id)?;
@@ -311,13 +307,14 @@ impl Planner {
         Ok(())
     }
 
+    /// The grammar.
+    pub fn grammar(&self) -> &Arc<Grammar> {
+        &self.grammar
+    }
+
     /// The logits that can be sampled: those of the legal codes. The end comes by counting.
-    fn code_head(&self) -> Head {
-        let codes = self.vocabulary().legal_codes();
-        Head::Rows {
-            start: codes.start as usize,
-            len: codes.len(),
-        }
+    pub fn code_head(&self) -> Head {
+        head_of(self.vocabulary().legal_codes())
     }
 
     /// Codes of the songs of `seeds`, all at once.
@@ -338,15 +335,19 @@ impl Planner {
         }
         let end = self.vocabulary().control().turn_end;
         let mut next = vec![end; logits.len() / width.max(1)];
-        let mut writer = Writer::new(job);
+        let mut chooser = Chooser::new(&job.request.sampling, Run::Codes.stream());
         for step in 0..job.most {
             for (i, ((codes, machine), seed)) in machines.iter_mut().zip(seeds).enumerate() {
                 // The row of a song that has ended goes on with ends, which nobody looks at.
                 next[i] = end;
                 if !machine.finished() {
                     let row = |i: usize| &logits[i * width..][..width];
-                    let other = job.unconditional.as_ref().map(|_| row(songs + i));
-                    next[i] = writer.next(row(i), other, codes, machine, *seed)?;
+                    let logits = Logits {
+                        first: job.head.start() as u32,
+                        conditional: row(i),
+                        unconditional: job.unconditional.as_ref().map(|_| row(songs + i)),
+                    };
+                    next[i] = chooser.next(logits, codes, machine, *seed)?;
                     machine.advance(next[i])?;
                     codes.push(next[i]);
                 }
@@ -415,6 +416,21 @@ impl Planner {
     }
 }
 
+/// What a completion begins with, and how long it may become.
+struct Start {
+    prompt: Vec<u32>,
+    seed: u64,
+    most: usize,
+}
+
+/// A head for these tokens.
+pub fn head_of(ids: Range<u32>) -> Head {
+    Head::Rows {
+        start: ids.start as usize,
+        len: ids.len(),
+    }
+}
+
 /// The first phase's prompt and the row that holds it.
 struct Reasoned<'a> {
     session: Session<'a>,
@@ -441,67 +457,5 @@ impl CodeJob<'_> {
             debug: self.request.debug,
             ..Settings::new(Phase::Codes)
         }
-    }
-}
-
-/// How a run draws its tokens.
-struct Draws<'a> {
-    how: &'a TokenSampling,
-    run: Run,
-    seed: u64,
-}
-
-impl Draws<'_> {
-    fn next(&self, candidates: &mut Candidates, step: usize) -> Result<u32> {
-        let stream = self.run.stream();
-        candidates
-            .sample(self.how, stream, self.seed, step as u32)
-            .ok_or_else(|| Error::Bug("the grammar allows no token".into()))
-    }
-}
-
-/// From the logits of a song's rows to its next token; keeps its buffers.
-struct Writer<'a> {
-    job: &'a CodeJob<'a>,
-    work: Vec<f32>,
-    candidates: Candidates,
-    /// Tokens written before, as places among the logits.
-    places: Vec<u32>,
-}
-
-impl<'a> Writer<'a> {
-    fn new(job: &'a CodeJob) -> Self {
-        Writer {
-            job,
-            work: Vec::new(),
-            candidates: Candidates::default(),
-            places: Vec::new(),
-        }
-    }
-
-    fn next(
-        &mut self,
-        conditional: &[f32],
-        unconditional: Option<&[f32]>,
-        written: &[u32],
-        machine: &mut Machine,
-        seed: u64,
-    ) -> Result<u32> {
-        let (how, first) = (&self.job.request.sampling, self.job.head.start() as u32);
-        self.work.clear();
-        self.work.extend_from_slice(conditional);
-        self.places.clear();
-        self.places
-            .extend(written.iter().map(|id| id.wrapping_sub(first)));
-        penalize(&mut self.work, &self.places, how.repetition_penalty);
-        if let Some(unconditional) = unconditional {
-            guide(&mut self.work, unconditional, how.guidance);
-        }
-        self.candidates.clear();
-        let (work, candidates) = (&self.work, &mut self.candidates);
-        let allowed = machine.allowed(&[]);
-        allowed.for_each_range(|ids| candidates.take(work, first, ids));
-        let run = Run::Codes;
-        Draws { how, run, seed }.next(candidates, written.len())
     }
 }

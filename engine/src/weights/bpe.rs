@@ -61,12 +61,15 @@ pub fn vocabulary(codes: usize) -> usize {
 }
 
 /// Writes the tokenizer's files into a model directory. The text encoder's has no audio codes
-/// and appends `<|endoftext|>`; a language model's has `codes` of them and does not.
-pub fn write_tokenizer(dir: &Path, codes: usize) -> Result<()> {
+/// and appends `<|endoftext|>`; a language model's has `codes` of them and does not. Where the
+/// model's table has more than [`vocabulary`] rows, words that no text is split into fill up the
+/// `size` tokens, so that masks and samplers have the work of a full vocabulary.
+pub fn write_tokenizer(dir: &Path, codes: usize, size: usize) -> Result<()> {
     let alphabet = alphabet();
     let merges = merges(&alphabet);
     let mut order: Vec<String> = (0..=255u8).map(|rank| rank_char(&alphabet, rank)).collect();
     order.extend(merges.iter().map(|(a, b)| format!("{a}{b}")));
+    order.extend((vocabulary(codes)..size).map(unmerged));
     let vocab: Map<String, Value> = order
         .iter()
         .enumerate()
@@ -139,6 +142,16 @@ pub fn write_tokenizer(dir: &Path, codes: usize) -> Result<()> {
     )?;
     let lines: String = merges.iter().map(|(a, b)| format!("{a} {b}\n")).collect();
     write_file(&dir.join("merges.txt"), lines.as_bytes())
+}
+
+/// A word of letters that no merge makes, another for every number.
+fn unmerged(mut number: usize) -> String {
+    let mut word = "zq".to_string();
+    while number > 0 {
+        word.push(char::from(b'a' + (number % 26) as u8));
+        number /= 26;
+    }
+    word
 }
 
 fn added_token(id: Option<usize>, content: &str, special: bool) -> Value {
@@ -243,7 +256,7 @@ mod tests {
 
     fn tokenizer(codes: usize) -> Tokenizer {
         let dir = tempfile::tempdir().unwrap();
-        write_tokenizer(dir.path(), codes).unwrap();
+        write_tokenizer(dir.path(), codes, 0).unwrap();
         Tokenizer::from_file(dir.path().join("tokenizer.json")).unwrap()
     }
 
@@ -273,6 +286,18 @@ mod tests {
         assert_eq!(t.get_vocab_size(true), vocabulary(8));
         let ids = t.encode("<|audio_code_7|><|im_end|>", true).unwrap();
         assert_eq!(ids.get_ids(), [533, 502]);
+    }
+
+    #[test]
+    fn a_larger_vocabulary_is_filled_and_splits_texts_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        write_tokenizer(dir.path(), 8, 3000).unwrap();
+        let large = Tokenizer::from_file(dir.path().join("tokenizer.json")).unwrap();
+        assert_eq!(large.get_vocab_size(true), 3000);
+        assert_eq!(large.token_to_id("<|audio_code_7|>"), Some(2999));
+        let text = "an upbeat zqab song";
+        let ids = |t: &Tokenizer| t.encode(text, true).unwrap().get_ids().to_vec();
+        assert_eq!(ids(&large), ids(&tokenizer(8)));
     }
 
     proptest! {

@@ -109,8 +109,11 @@ impl Component {
                 let file = silence(self.frames, seed).to_torch();
                 write_file(&dir.join("silence_latent.pt"), &file)
             }
-            Kind::Text => write_tokenizer(dir, 0),
-            Kind::Lm => write_tokenizer(dir, self.codes),
+            Kind::Text => write_tokenizer(dir, 0, 0),
+            Kind::Lm => {
+                let size = self.config.get("vocab_size").and_then(Value::as_u64);
+                write_tokenizer(dir, self.codes, size.unwrap_or(0) as usize)
+            }
             Kind::Vae => Ok(()),
         }
     }

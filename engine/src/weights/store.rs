@@ -44,7 +44,10 @@ impl WeightStore {
     }
 
     /// The dtype the region of a declaration has.
-    fn dtype(&self, decl: &WeightDecl, math: Math) -> Result<DType> {
+    ///
+    /// # Errors
+    /// [`Error::Missing`] when the checkpoint has no such weight.
+    pub fn dtype(&self, decl: &WeightDecl, math: Math) -> Result<DType> {
         match decl.form {
             _ if decl.widen => Ok(DType::F32),
             WeightForm::WeightNorm(_) => Ok(match math {

@@ -3,17 +3,19 @@
 //! Every stage is warmed up, then timed a few times; the median counts. Sizes default to those
 //! of ten seconds of music, so that a peer can be measured beside it.
 
+mod lm;
+
 use super::Outcome;
 use super::device::DeviceArgs;
 use super::model::{checkpoints_dir, print_line};
 use crate::env::Env;
 use engine::backend::{Backend, Region, prepare};
 use engine::models::dit::{self, TimeFrom, VelocityShape};
-use engine::models::language_model::Head;
 use engine::program::{DType, Math};
-use engine::song::language_model::LanguageModel;
 use engine::song::loaded::{LoadedDit, LoadedText, LoadedVae};
+use engine::song::plan::Planner;
 use engine::song::{NoWatch, prepare::frames_of};
+use engine::text::grammar::MAX_DURATION_S;
 use engine::weights::Checkpoints;
 use engine::{Error, Result};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -123,10 +125,19 @@ struct Row {
     min_ms: f64,
     max_ms: f64,
     n: usize,
-    /// Median processor time of one call over all threads: what counts on a busy machine.
+    /// Mean processor time of one call over all threads: what counts on a busy machine.
     cpu_ms: f64,
     /// Largest resident size of the process so far.
     peak_mb: f64,
+    /// Bytes that a call reads at least.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    /// Time to read them at `read_gbs`, as a share of the median.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_share: Option<f64>,
+    /// Median as a share of that of the step it belongs to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    step_share: Option<f64>,
     note: String,
 }
 
@@ -137,6 +148,9 @@ struct Report {
     model: String,
     duration_s: f64,
     frames: usize,
+    /// Gigabytes per second that the device's threads read, where a stage is bound by that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_gbs: Option<f64>,
     rows: Vec<Row>,
 }
 
@@ -147,7 +161,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     let (backend, math) = (&*device.backend, device.math);
     let tree = Checkpoints::open(&checkpoints_dir(args.checkpoints.clone(), &env))?;
     let frames = frames_of(Some(args.duration));
-    let (mut rows, mut models) = (Vec::new(), Vec::new());
+    let (mut rows, mut models, mut rate) = (Vec::new(), Vec::new(), None);
     let dit = || {
         let model = tree.dit(args.model.as_deref())?;
         LoadedDit::open(&model.name, &model.path, math)
@@ -165,9 +179,10 @@ pub fn run(args: Args) -> Result<Outcome> {
             StageFlag::Vae => rows.push(vae(&tree, backend, math, frames, &args)?),
             StageFlag::Lm => {
                 let (name, device) = (args.lm.as_deref(), device.clone());
-                let lm = LanguageModel::open(&tree, name, device)?;
-                rows.extend(language_model(&lm, &args)?);
-                models.push(lm.name);
+                let planner = Planner::open(&tree, name, device, MAX_DURATION_S)?;
+                rate = backend.read_rate()?;
+                rows.extend(lm::measure(&planner, &args, rate)?);
+                models.push(planner.language_model().name.clone());
             }
         }
     }
@@ -177,6 +192,7 @@ pub fn run(args: Args) -> Result<Outcome> {
         model: models.join(", "),
         duration_s: args.duration,
         frames,
+        read_gbs: rate.map(|rate| rate / 1e9),
         rows,
     };
     print(&report, args.json)?;
@@ -192,13 +208,16 @@ fn print(report: &Report, json: bool) -> Result<()> {
         "{} on {}, {} products, {} s ({} frames)",
         report.model, report.device, report.dtype, report.duration_s, report.frames
     ))?;
+    if let Some(rate) = report.read_gbs {
+        print_line(&format!("memory is read at {rate:.1} GB/s"))?;
+    }
     print_line(&format!(
-        "{:10} {:>10} {:>10} {:>10} {:>10} {:>9}  note",
+        "{:14} {:>10} {:>10} {:>10} {:>10} {:>9}  note",
         "stage", "seconds", "min", "max", "cpu s", "peak MB"
     ))?;
     for r in &report.rows {
         print_line(&format!(
-            "{:10} {:10.4} {:10.4} {:10.4} {:10.2} {:9.0}  {}",
+            "{:14} {:10.5} {:10.5} {:10.5} {:10.4} {:9.0}  {}",
             r.component,
             r.seconds,
             r.min_ms / 1e3,
@@ -214,7 +233,7 @@ fn print(report: &Report, json: bool) -> Result<()> {
 /// A bar over the timed calls, hidden where nobody watches.
 fn bar(component: &'static str, repeat: usize) -> ProgressBar {
     let bar = ProgressBar::new(repeat as u64 + 1);
-    if let Ok(style) = ProgressStyle::with_template("{msg:10} {wide_bar} {pos}/{len}") {
+    if let Ok(style) = ProgressStyle::with_template("{msg:14} {wide_bar} {pos}/{len}") {
         bar.set_style(style);
     }
     bar.set_message(component);
@@ -230,17 +249,17 @@ fn clock(
     let bar = bar(component, repeat);
     call()?;
     bar.inc(1);
-    let (mut ms, mut cpu) = (Vec::with_capacity(repeat), Vec::with_capacity(repeat));
+    let mut ms = Vec::with_capacity(repeat);
+    let before = cpu_ms();
     for _ in 0..repeat {
-        let (start, before) = (Instant::now(), cpu_ms());
+        let start = Instant::now();
         call()?;
         ms.push(start.elapsed().as_secs_f64() * 1e3);
-        cpu.push(cpu_ms() - before);
         bar.inc(1);
     }
+    let cpu_ms = (cpu_ms() - before) / repeat as f64;
     bar.finish_and_clear();
     ms.sort_by(f64::total_cmp);
-    cpu.sort_by(f64::total_cmp);
     Ok(Row {
         component,
         seconds: ms[ms.len() / 2] / 1e3,
@@ -248,20 +267,24 @@ fn clock(
         min_ms: ms[0],
         max_ms: ms[ms.len() - 1],
         n: repeat,
-        cpu_ms: cpu[cpu.len() / 2],
+        cpu_ms,
         peak_mb: peak_mb(),
+        bytes: None,
+        read_share: None,
+        step_share: None,
         note,
     })
 }
 
-/// Processor time of this process so far, to 10 ms; 0 where the system does not tell.
+/// Processor time of this process's threads so far; 0 where the system does not tell.
 fn cpu_ms() -> f64 {
-    const TICK_MS: f64 = 10.0;
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    // The name, in brackets, may hold blanks; user and system time are fields 14 and 15.
-    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks = fields.split_whitespace().skip(11).take(2);
-    ticks.filter_map(|t| t.parse::<f64>().ok()).sum::<f64>() * TICK_MS
+    let threads = std::fs::read_dir("/proc/self/task").into_iter().flatten();
+    // The first number of each is nanoseconds on a processor.
+    let nanoseconds = threads.flatten().filter_map(|thread| {
+        let text = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        text.split_whitespace().next()?.parse::<f64>().ok()
+    });
+    nanoseconds.sum::<f64>() / 1e6
 }
 
 /// Largest resident size of this process, 0 where the system does not tell.
@@ -381,36 +404,4 @@ fn vae(
     clock("vae", args.repeat, format!("{frames} frames"), || {
         decoder.decode_song(&latents, &NoWatch).map(drop)
     })
-}
-
-/// A prompt, and then one token per row where only audio codes can follow.
-fn language_model(lm: &LanguageModel, args: &Args) -> Result<[Row; 2]> {
-    /// Audio codes of the published vocabularies, and how many of them are legal.
-    const CODES: usize = 65_535;
-    const LEGAL: usize = 64_000;
-    let (rows, len) = (2 * args.lm_songs, args.lm_len);
-    let vocabulary = lm.config.vocab_size;
-    let codes = CODES.min(vocabulary / 2);
-    let head = Head::Rows {
-        start: vocabulary - codes,
-        len: LEGAL.min(codes),
-    };
-    let ids: Vec<u32> = (0..len as u32)
-        .map(|i| i.wrapping_mul(7919) % vocabulary as u32)
-        .collect();
-    let mut session = lm.session(rows, len + 1)?;
-    let prompt = clock("lm prompt", args.repeat, format!("{len} tokens"), || {
-        session.truncate(0, 0);
-        session.feed(0, &ids, Head::None, &NoWatch).map(drop)
-    })?;
-    for row in 1..rows {
-        session.copy(0, row)?;
-    }
-    let next = vec![ids[0]; rows];
-    let note = format!("{rows} rows, {len} tokens before, head of {}", head.len(0));
-    let token = clock("lm token", args.repeat, note, || {
-        (0..rows).for_each(|row| session.truncate(row, len));
-        session.step(0, &next, head).map(drop)
-    })?;
-    Ok([prompt, token])
 }

@@ -24,6 +24,7 @@ mod norm;
 mod pack;
 mod parts;
 pub mod pool;
+mod read_rate;
 mod rope;
 mod swiglu;
 mod tile;
@@ -160,6 +161,10 @@ impl Backend for CpuBackend {
 
     fn read(&self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> Result<()> {
         self.core.memory.read(from.id(), offset, bytes)
+    }
+
+    fn read_rate(&self) -> Result<Option<f64>> {
+        read_rate::read_rate(&self.core.pool, self.core.level).map(Some)
     }
 
     fn prepare(&self, bound: Bound) -> Result<Box<dyn Ready>> {

@@ -1,6 +1,6 @@
 //! One sequence on its way through the grammar.
 
-use super::spans::Allowed;
+use super::spans::{Allowed, Spans};
 use super::tables::{Grammar, is_indented};
 use super::trace::{Event, PREVIEW};
 use super::tree::Step;
@@ -8,6 +8,7 @@ use super::{Field, Phase, Rules, Settings, State};
 use crate::error::{Error, Result};
 use crate::text::codes::code_count;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// Tokens after which a caption has to end its line.
@@ -145,6 +146,30 @@ impl Machine {
             self.record_set(logits);
         }
         self.set(logits)
+    }
+
+    /// The ids that [`Machine::allowed`] and the choice that follows look at: a head need not
+    /// compute other logits. One of two ranges, so that few programs serve them all: everything,
+    /// or what stands before the audio codes.
+    pub fn looked_at(&self) -> Range<u32> {
+        let vocabulary = self.grammar.vocabulary();
+        let (size, text) = (vocabulary.size(), vocabulary.codes().start);
+        let rules = self.settings.rules;
+        let last = |spans: &Spans| spans.ranges().last().map_or(0, |r| r.end);
+        let end = match self.state {
+            // The first choice of all behind a line end.
+            State::Value(Field::Caption)
+                if self.caption.line_ended || self.caption.name.is_some() =>
+            {
+                size
+            }
+            State::Value(Field::Caption) => last(self.grammar.caption(rules, false)),
+            // Values are text.
+            State::Value(_) => vocabulary.plain(),
+            State::Completed => last(self.grammar.lyrics(rules)),
+            _ => size,
+        };
+        0..if end <= text { text } else { size }
     }
 
     fn set(&self, logits: &[f32]) -> Allowed<'_> {

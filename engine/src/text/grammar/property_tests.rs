@@ -29,7 +29,16 @@ fn run(settings: Settings, prompt: &[u32], seed: u64, most: usize) -> (Vec<u32>,
         if word(seed, step).is_multiple_of(6) {
             logits[198] = f32::INFINITY;
         }
+        // Logits that need not be computed change nothing.
+        let head = machine.looked_at();
+        let mut part = Vec::new();
+        let set = machine.allowed(&logits[..head.end as usize]);
+        set.for_each_range(|ids| part.push(ids));
         let set = machine.allowed(&logits);
+        let mut whole = Vec::new();
+        set.for_each_range(|ids| whole.push(ids));
+        assert_eq!(part, whole);
+        assert!(head.start == 0 && whole.iter().all(|ids| ids.end <= head.end));
         assert!(set.count() > 0);
         let draw = word(!seed, step);
         let id = if draw.is_multiple_of(2) {
