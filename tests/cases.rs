@@ -44,6 +44,8 @@ pub struct Case {
     pub ins: Vec<Input>,
     /// Storage of the weight inputs.
     pub weights: DType,
+    /// Storage of keys, values and caches.
+    pub kept: DType,
     /// How products treat operands.
     pub math: Math,
     /// Run-time scalars.
@@ -76,6 +78,7 @@ impl Case {
             op,
             ins,
             weights: DType::F32,
+            kept: DType::F32,
             math: Math::F32,
             scalars: Vec::new(),
         };
@@ -99,6 +102,9 @@ impl Case {
         if !self.op.weight_inputs().is_empty() {
             name += &format!(" {:?}", self.weights);
         }
+        if self.kept != DType::F32 {
+            name += &format!(" kept in {:?}", self.kept);
+        }
         if self.has_products() {
             name += &format!(" {:?}", self.math);
         }
@@ -119,6 +125,13 @@ impl Case {
         self
     }
 
+    /// The same with keys, values and caches stored as `dtype`.
+    pub fn kept(mut self, dtype: DType) -> Self {
+        self.kept = dtype;
+        self.rename();
+        self
+    }
+
     /// Whether the program's [`Math`] matters.
     pub fn has_products(&self) -> bool {
         matches!(self.op, Op::Attention { .. })
@@ -130,7 +143,10 @@ impl Case {
         match self.ins[i].fill {
             Fill::Below(_) | Fill::Lengths(_) => DType::I32,
             _ if self.op.weight_inputs().contains(&i) => self.weights,
-            _ => DType::F32,
+            _ => match (&self.op, i) {
+                (Op::Attention { .. }, 1 | 2) | (Op::WriteRows, 0) => self.kept,
+                _ => DType::F32,
+            },
         }
     }
 

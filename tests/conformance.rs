@@ -74,6 +74,15 @@ fn moving() -> Vec<Case> {
             Op::WriteRows,
             &[(&[1, 7, 3], N), (&[1, 7, 3], N), (&[1], Fill::Below(1))],
         ),
+        Case::new(
+            Op::WriteRows,
+            &[
+                (&[3, 9, 2, 5], N),
+                (&[3, 4, 2, 5], N),
+                (&[3], Fill::Below(6)),
+            ],
+        )
+        .kept(DType::BF16),
         Case::new(Op::Embed, &[(&[2, 5], Fill::Below(11)), (&[11, 7], N)]),
         Case::new(Op::Embed, &[(&[301], Fill::Below(97)), (&[97, 257], N)])
             .stored(DType::BF16, Math::F32),
@@ -226,6 +235,9 @@ fn attention() -> Vec<Case> {
         (1, 1, 200, 4, 2, 64, Mask::Causal, false),
         (4, 1, 200, 4, 2, 128, Mask::Causal, true),
         (5, 7, 40, 6, 2, 64, Mask::Causal, true),
+        (2, 1, 131, 3, 1, 160, Mask::Causal, true),
+        (1, 2, 67, 20, 2, 96, Mask::Causal, true),
+        (2, 3, 65, 9, 3, 36, Mask::Full, true),
         (3, 130, 300, 2, 1, 16, Mask::Causal, true),
         (2, 33, 33, 2, 1, 16, Mask::Window(5), false),
         (1, 301, 301, 2, 1, 128, Mask::Window(128), false),
@@ -241,7 +253,8 @@ fn attention() -> Vec<Case> {
             ins.push((&rows, Fill::Lengths(s)));
         }
         for math in [Math::F32, Math::Bf16] {
-            cases.push(Case::new(Op::Attention { mask }, &ins).stored(DType::F32, math));
+            let case = Case::new(Op::Attention { mask }, &ins).stored(DType::F32, math);
+            cases.extend([case.clone(), case.kept(DType::BF16)]);
         }
     }
     // Peaked scores, as in the first layer of the model.

@@ -131,14 +131,19 @@ fn the_backend_claims_every_operation() {
 /// Keys and values beyond the lengths are not numbers; no result may notice.
 #[test]
 fn hidden_keys_are_not_read() {
-    for math in [Math::F32, Math::Bf16] {
+    let kinds = [
+        (Math::F32, DType::F32),
+        (Math::Bf16, DType::F32),
+        (Math::Bf16, DType::BF16),
+    ];
+    for (math, kept) in kinds {
         for (level, t) in Level::available().iter().flat_map(|l| [(*l, 3), (*l, 30)]) {
             for mask in [Mask::Full, Mask::Causal] {
-                let got = hidden(&backend(2, level), math, mask, t);
+                let got = hidden(&backend(2, level), math, kept, mask, t);
                 let near = |x: &f32| (x - 0.5).abs() < 1e-6;
                 assert!(
                     got.iter().all(near),
-                    "{level} {math:?}, {t} queries, {mask:?}: {got:?}"
+                    "{level} {math:?} {kept:?}, {t} queries, {mask:?}: {got:?}"
                 );
             }
         }
@@ -146,11 +151,11 @@ fn hidden_keys_are_not_read() {
 }
 
 /// Attention over values of 0.5 that become NaN behind the 37 keys of the second row.
-fn hidden(backend: &CpuBackend, math: Math, mask: Mask, t: usize) -> Vec<f32> {
-    let (b, s, kv_heads, d) = (2, 150, 1, 16);
+fn hidden(backend: &CpuBackend, math: Math, kept: DType, mask: Mask, t: usize) -> Vec<f32> {
+    let (b, s, kv_heads, d) = (2, 150, 1, 32);
     let mut p = Builder::new("hidden", math);
     let q = p.input("q", &[b, t, 2, d]);
-    let [k, v] = ["k", "v"].map(|n| p.input(n, &[b, s, kv_heads, d]));
+    let [k, v] = ["k", "v"].map(|n| p.input_of(n, &[b, s, kv_heads, d], kept));
     let l = p.constant_i32(&[b], vec![150, 37]);
     let out = p.op(Op::Attention { mask }, &[q, k, v, l]);
     p.output("out", out);
@@ -159,7 +164,8 @@ fn hidden(backend: &CpuBackend, math: Math, mask: Mask, t: usize) -> Vec<f32> {
     let q = Region::from_f32(backend, &[b, t, 2, d], &ones).expect("memory");
     let mut keys = vec![0.5; b * s * d];
     keys[(s + 37) * d..].fill(f32::NAN);
-    let k = Region::from_f32(backend, &[b, s, kv_heads, d], &keys).expect("memory");
+    let k = Region::zeros(backend, &[b, s, kv_heads, d], kept).expect("memory");
+    k.write_f32(backend, &keys).expect("is written");
     let out = Region::zeros(backend, &[b, t, 2, d], DType::F32).expect("memory");
     let ins = [("q", &q), ("k", &k), ("v", &k)];
     let mut ready = prepare(backend, &program, &NoWeights, &ins, &[("out", &out)]).expect("ready");
@@ -173,7 +179,7 @@ fn hidden(backend: &CpuBackend, math: Math, mask: Mask, t: usize) -> Vec<f32> {
 fn states_are_kept_from_run_to_run() {
     let backend = backend(2, Level::detect());
     let mut p = Builder::new("state", Math::F32);
-    let cache = p.state("cache", &[2, 4, 1]);
+    let cache = p.state("cache", &[2, 4, 1], DType::F32);
     let rows = p.input("rows", &[2, 2, 1]);
     let at = p.input_i32("at", &[2]);
     let cache = p.write_rows(cache, rows, at);
@@ -202,6 +208,24 @@ fn states_are_kept_from_run_to_run() {
         assert!(error.to_string().contains("a state with 4 rows"), "{error}");
     }
     assert_eq!(cache.read_f32(&backend).expect("is read"), want);
+}
+
+#[test]
+fn dtypes_that_do_not_belong_together_are_refused() {
+    let mut p = Builder::new("mixed keys", Math::F32);
+    let q = p.input("q", &[1, 1, 1, 2]);
+    let k = p.input_of("k", &[1, 3, 1, 2], DType::BF16);
+    let out = p.attention(q, k, q, Mask::Full);
+    p.output("out", out);
+    let error = p.finish().expect_err("values of another dtype");
+    assert!(error.to_string().contains("one dtype"), "{error}");
+    let mut p = Builder::new("short rows", Math::F32);
+    let cache = p.state("cache", &[1, 3, 2], DType::F32);
+    let rows = p.input_of("rows", &[1, 1, 2], DType::BF16);
+    let at = p.input_i32("at", &[1]);
+    p.write_rows(cache, rows, at);
+    let error = p.finish().expect_err("rows of another dtype");
+    assert!(error.to_string().contains("cache of f32"), "{error}");
 }
 
 #[test]

@@ -92,8 +92,10 @@ pub fn program(case: &Case, form: Form) -> Result<Program> {
                 widen: false,
             }),
             DType::I32 => b.input_i32(input_name(i), &input.shape),
-            _ if i == 0 && case.op.writes_state() => b.state(input_name(i), &input.shape),
-            _ => b.input(input_name(i), &input.shape),
+            dtype if i == 0 && case.op.writes_state() => {
+                b.state(input_name(i), &input.shape, dtype)
+            }
+            dtype => b.input_of(input_name(i), &input.shape, dtype),
         });
     }
     // A state is always changed in place.
@@ -154,14 +156,19 @@ impl Prepared {
                     let data: Vec<i32> = value.data.iter().map(|&x| x as i32).collect();
                     Region::from_i32(backend, &value.shape, &data)?
                 }
-                _ => Region::from_f32(backend, &value.shape, &value.data)?,
+                dtype => {
+                    let region = Region::zeros(backend, &value.shape, dtype)?;
+                    region.write_f32(backend, &value.data)?;
+                    region
+                }
             };
             inputs.push((input_name(i), region));
         }
         let out = &program.vals[program.outs[0].1.index()];
         let len = out.len();
-        let around = Region::from_f32(backend, &[3, len], &vec![SENTINEL; 3 * len])?;
-        // i32 results have the size of f32 ones.
+        // A sentinel is one or two elements.
+        let words = (3 * out.bytes()).div_ceil(4);
+        let around = Region::from_f32(backend, &[words], &vec![SENTINEL; words])?;
         let around = Region::whole(around.buffer().clone(), &[3, len], out.dtype);
         let region = around.slab(1).reshaped(&out.shape);
         let inputs: Vec<(&str, &Region)> = inputs.iter().map(|(n, r)| (n.as_str(), r)).collect();
@@ -175,25 +182,28 @@ impl Prepared {
 
     /// The result; an error when something beside it was written.
     pub fn result(&self, backend: &dyn Backend) -> Result<Vec<f64>> {
-        let all = Region::whole(
-            self.around.buffer().clone(),
-            self.around.shape(),
-            DType::F32,
-        );
-        let n = self.out.len();
-        let bits = all.read_f32(backend)?;
-        let (before, rest) = bits.split_at(n);
-        let intact = |x: &&f32| x.to_bits() == SENTINEL.to_bits();
-        if !before.iter().all(|x| intact(&x)) || !rest[n..].iter().all(|x| intact(&x)) {
+        let bytes = self.out.bytes();
+        let mut all = vec![0u8; (3 * bytes).next_multiple_of(4)];
+        backend.read(self.around.buffer(), 0, &mut all)?;
+        let sentinel = SENTINEL.to_le_bytes();
+        let intact = |at: usize| all[at] == sentinel[at % 4];
+        if !(0..bytes).chain(2 * bytes..all.len()).all(intact) {
             return Err(Error::Bug("the kernel wrote outside its output".into()));
         }
-        Ok(rest[..n]
-            .iter()
-            .map(|x| match self.out.dtype() {
-                DType::I32 => f64::from(x.to_bits() as i32),
-                _ => f64::from(*x),
-            })
-            .collect())
+        Ok(match self.out.dtype() {
+            DType::I32 => self
+                .out
+                .read_i32(backend)?
+                .iter()
+                .map(|x| f64::from(*x))
+                .collect(),
+            _ => self
+                .out
+                .read_f32(backend)?
+                .iter()
+                .map(|x| f64::from(*x))
+                .collect(),
+        })
     }
 }
 

@@ -90,6 +90,8 @@ pub fn sum_slack(n: usize, sizes: f64) -> f64 {
 pub struct Tensor {
     /// Extent per axis.
     pub shape: Vec<usize>,
+    /// How they are stored.
+    pub dtype: DType,
     /// Elements.
     pub data: Vec<f64>,
 }
@@ -129,6 +131,7 @@ pub fn evaluate(op: &Op, ins: &[Value], scalars: &[f32], math: Math) -> Want {
         .iter()
         .map(|v| Tensor {
             shape: v.shape.clone(),
+            dtype: v.dtype,
             data: v.data.iter().map(|&x| f64::from(x)).collect(),
         })
         .collect();

@@ -1,6 +1,7 @@
 //! Operations that move elements; exact.
 
 use super::{Tensor, Want};
+use crate::cases::round_to;
 use engine::program::Op;
 
 /// The result, or `None` when the operation belongs elsewhere.
@@ -70,7 +71,11 @@ pub fn evaluate(op: &Op, ins: &[Tensor], scalars: &[f64]) -> Option<Want> {
             for (r, row) in ins[1].data.chunks(width).enumerate() {
                 let rows = ins[1].shape[1];
                 let at = r / rows * t + ins[2].data[r / rows] as usize + r % rows;
-                out[at * width..][..width].copy_from_slice(row);
+                let kept = row.iter().map(|v| f64::from(round_to(*v as f32, x.dtype)));
+                out[at * width..][..width]
+                    .iter_mut()
+                    .zip(kept)
+                    .for_each(|(to, v)| *to = v);
             }
         }
         Op::SelectByMask => {

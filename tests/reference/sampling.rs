@@ -134,14 +134,17 @@ fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
     }
     let clean = Tensor {
         shape: x.shape.clone(),
+        dtype: x.dtype,
         data: cleans,
     };
     let conditional = Tensor {
         shape: x.shape.clone(),
+        dtype: x.dtype,
         data: x.data.iter().zip(&c.data).map(|(x, c)| x - t * c).collect(),
     };
     let columns_of = [x, &clean, &conditional].map(|p| Tensor {
         shape: p.shape.clone(),
+        dtype: p.dtype,
         data: p.data.clone(),
     });
     columns(&columns_of, |p| {

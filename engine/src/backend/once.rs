@@ -3,12 +3,12 @@
 
 use super::{Backend, Region, Weights, prepare};
 use crate::error::{Error, Result};
-use crate::program::{DType, Program};
+use crate::program::{DType, Program, ValKind};
 
 /// Elements given to an input.
 #[derive(Debug, Clone, Copy)]
 pub enum HostData<'a> {
-    /// f32 elements.
+    /// f32 elements; rounded for an input of bf16.
     F32(&'a [f32]),
     /// i32 elements.
     I32(&'a [i32]),
@@ -57,6 +57,13 @@ impl Outputs {
     }
 }
 
+/// The dtype of a float input or state; f32 where the program has none of that name.
+fn dtype(program: &Program, name: &str) -> DType {
+    let named = |kind: &ValKind| matches!(kind, ValKind::Input(n) | ValKind::State(n) if n == name);
+    let info = program.vals.iter().find(|info| named(&info.kind));
+    info.map_or(DType::F32, |info| info.dtype)
+}
+
 /// Uploads `inputs`, runs `program` with `scalars`, returns every output.
 pub fn run_once(
     backend: &dyn Backend,
@@ -70,7 +77,11 @@ pub fn run_once(
         regions.push((
             *name,
             match data {
-                HostData::F32(d) => Region::from_f32(backend, &[d.len()], d)?,
+                HostData::F32(d) => {
+                    let region = Region::zeros(backend, &[d.len()], dtype(program, name))?;
+                    region.write_f32(backend, d)?;
+                    region
+                }
                 HostData::I32(d) => Region::from_i32(backend, &[d.len()], d)?,
             },
         ));

@@ -4,6 +4,7 @@ use super::Backend;
 use crate::error::{Error, Result};
 use crate::program::DType;
 use crate::program::build::ConstData;
+use half::bf16;
 use std::sync::Arc;
 
 /// Gives memory back to its backend.
@@ -101,9 +102,13 @@ impl Region {
         }
     }
 
-    /// Copies all elements to the device.
+    /// Copies all elements to the device; where they are bf16 there, rounded.
     pub fn write_f32(&self, backend: &dyn Backend, data: &[f32]) -> Result<()> {
         self.expect_len(data.len())?;
+        if self.dtype == DType::BF16 {
+            let rounded: Vec<u16> = data.iter().map(|x| bf16::from_f32(*x).to_bits()).collect();
+            return backend.write(&self.buffer, self.offset, bytemuck::cast_slice(&rounded));
+        }
         backend.write(&self.buffer, self.offset, bytemuck::cast_slice(data))
     }
 
@@ -123,8 +128,15 @@ impl Region {
         )))
     }
 
-    /// All elements.
+    /// All elements; bf16 is widened.
     pub fn read_f32(&self, backend: &dyn Backend) -> Result<Vec<f32>> {
+        if self.dtype == DType::BF16 {
+            let mut bits = vec![0u16; self.len()];
+            let bytes = bytemuck::cast_slice_mut(&mut bits);
+            backend.read(&self.buffer, self.offset, bytes)?;
+            let widened = bits.into_iter().map(|b| bf16::from_bits(b).to_f32());
+            return Ok(widened.collect());
+        }
         let mut out = vec![0f32; self.len()];
         backend.read(
             &self.buffer,
@@ -134,7 +146,7 @@ impl Region {
         Ok(out)
     }
 
-    /// Elements from `start` on, as many as `out` holds.
+    /// f32 elements from `start` on, as many as `out` holds.
     pub fn read_f32_at(&self, backend: &dyn Backend, start: usize, out: &mut [f32]) -> Result<()> {
         debug_assert!(start + out.len() <= self.len());
         backend.read(

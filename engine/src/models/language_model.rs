@@ -4,7 +4,7 @@
 use super::config::LmConfig;
 use super::layer::{Cache, Keys, LayerDims, Rope, layer, norm};
 use crate::error::Result;
-use crate::program::{Builder, Math, Op, Program, Val, WeightDecl, WeightForm};
+use crate::program::{Builder, DType, Math, Op, Program, Val, WeightDecl, WeightForm};
 
 /// Which rows of the embedding table, the tied output head, give logits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -77,16 +77,24 @@ pub fn cache_shape(c: &LmConfig, rows: usize, capacity: usize) -> [usize; 4] {
     [rows, capacity, c.num_key_value_heads, c.head_dim]
 }
 
+/// How keys and values are kept: rounded to bf16 where products round their operands anyway.
+pub fn cache_dtype(math: Math) -> DType {
+    match math {
+        Math::F32 => DType::F32,
+        Math::Bf16 => DType::BF16,
+    }
+}
+
 /// Bytes of the keys and values of one position of one row.
-pub fn cache_bytes(c: &LmConfig) -> usize {
-    2 * 4 * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
+pub fn cache_bytes(c: &LmConfig, math: Math) -> usize {
+    2 * cache_dtype(math).bytes() * c.num_hidden_layers * c.num_key_value_heads * c.head_dim
 }
 
 /// Reads `T` tokens per row behind what its cache holds.
 ///
 /// Inputs `ids` i32 `(B, T)`, `positions` i32 `(B, T)` (each in `0..S`), `at` i32 `(B)` (position
 /// of a row's first new token) and `lengths` i32 `(B)` (`at + T`); states `k.{i}` and `v.{i}`
-/// `(B, S, G, D)`. Output `logits` `(B, rows of the head)` of the last token of each row; without
+/// `(B, S, G, D)` of [`cache_dtype`]. Output `logits` `(B, rows of the head)` of the last token of each row; without
 /// a head `hidden` `(B, C)`, its normed state.
 pub fn forward(c: &LmConfig, math: Math, shape: LmShape) -> Result<Program> {
     let LmShape {
@@ -105,7 +113,8 @@ pub fn forward(c: &LmConfig, math: Math, shape: LmShape) -> Result<Program> {
     b.tap("embed", x);
     let rope = Rope::at(&mut b, positions, capacity, c.head_dim, c.rope_theta);
     for i in 0..c.num_hidden_layers {
-        let [k, v] = cache_names(i).map(|n| b.state(n, &cache_shape(c, rows, capacity)));
+        let [k, v] =
+            cache_names(i).map(|n| b.state(n, &cache_shape(c, rows, capacity), cache_dtype(math)));
         let cache = Cache { k, v, at, lengths };
         let (prefix, tap) = (format!("layers.{i}"), format!("layer{i}"));
         let keys = Keys::Cached(cache);
@@ -157,13 +166,14 @@ fn head_weight(b: &mut Builder, c: &LmConfig, head: Head) -> Option<Val> {
 ///
 /// Inputs `at` i32 `(1)` (always 0), `from.k.{i}` and `from.v.{i}` `(1, tokens, G, D)`; states
 /// `k.{i}` and `v.{i}` `(1, capacity, G, D)`.
-pub fn copy_prefix(c: &LmConfig, tokens: usize, capacity: usize) -> Result<Program> {
-    let mut b = Builder::new("copy_prefix", Math::F32);
+pub fn copy_prefix(c: &LmConfig, math: Math, tokens: usize, capacity: usize) -> Result<Program> {
+    let mut b = Builder::new("copy_prefix", math);
+    let dtype = cache_dtype(math);
     let at = b.input_i32("at", &[1]);
     for i in 0..c.num_hidden_layers {
         for name in cache_names(i) {
-            let from = b.input(format!("from.{name}"), &cache_shape(c, 1, tokens));
-            let to = b.state(name.as_str(), &cache_shape(c, 1, capacity));
+            let from = b.input_of(format!("from.{name}"), &cache_shape(c, 1, tokens), dtype);
+            let to = b.state(name.as_str(), &cache_shape(c, 1, capacity), dtype);
             b.write_rows(to, from, at);
         }
     }

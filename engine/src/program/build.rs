@@ -280,10 +280,15 @@ impl Builder {
         self.push(shape.to_vec(), DType::I32, ValKind::Input(name.into()))
     }
 
-    /// An f32 state, bound by name when the program is prepared and changed by
+    /// An input of another dtype: rows of a cache.
+    pub fn input_of(&mut self, name: impl Into<String>, shape: &[usize], dtype: DType) -> Val {
+        self.push(shape.to_vec(), dtype, ValKind::Input(name.into()))
+    }
+
+    /// A state, f32 or bf16, bound by name when the program is prepared and changed by
     /// [`Op::WriteRows`].
-    pub fn state(&mut self, name: impl Into<String>, shape: &[usize]) -> Val {
-        self.push(shape.to_vec(), DType::F32, ValKind::State(name.into()))
+    pub fn state(&mut self, name: impl Into<String>, shape: &[usize], dtype: DType) -> Val {
+        self.push(shape.to_vec(), dtype, ValKind::State(name.into()))
     }
 
     /// An f32 constant.

@@ -7,7 +7,7 @@
 pub enum DType {
     /// 32-bit float: activations always, weights as stored.
     F32,
-    /// bfloat16: weights as stored.
+    /// bfloat16: weights as stored, and states that keep keys and values.
     BF16,
     /// IEEE half: weights as stored.
     F16,
@@ -130,8 +130,9 @@ pub enum Op {
     Embed,
     /// `cache[b, at[b] + t, ...] = rows[b, t, ...]`, in place. ins: cache `(B, S, ...)`, a state
     /// of the program ([`super::Builder::state`]), rows `(B, T, ...)`, at i32 `(B)` (each in
-    /// `0..=S-T`, checked before the step runs). out is the cache itself: what reads the output
-    /// sees the new rows, and so does every later run.
+    /// `0..=S-T`, checked before the step runs). The cache is f32 or bf16; rows of f32 are rounded
+    /// to the nearest bf16 (ties to even) where it is, and may be bf16 only where it is. out is
+    /// the cache itself: what reads the output sees the new rows, and so does every later run.
     WriteRows,
 
     // ------------------------------------------------------------ element-wise
@@ -179,6 +180,7 @@ pub enum Op {
     /// `h / (H / G)`, scale `1/sqrt(D)`. ins: q `(B, T, H, D)`, k `(B, S, G, D)`,
     /// v `(B, S, G, D)`, optionally lengths i32 `(B)`: row b sees keys `0..lengths[b]` only
     /// (each in `1..=S`); with [`Mask::Causal`] its queries are the last `T` of these.
+    /// Keys and values are f32, or both bf16 (a cache), which is widened exactly.
     /// out `(B, T, H, D)`. Never forms the full score matrix; softmax in f32.
     /// Keys that a mask or length hides are not read; a query that sees none gives zeros.
     Attention {

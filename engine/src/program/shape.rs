@@ -79,10 +79,10 @@ impl Op {
             | Op::SnakeConvTranspose1d { .. } => self.shape_conv(ins)?,
             _ => self.shape_elementwise(ins)?,
         };
-        let dtype = if matches!(self, Op::FsqEncode { .. }) {
-            DType::I32
-        } else {
-            DType::F32
+        let dtype = match self {
+            Op::FsqEncode { .. } => DType::I32,
+            Op::WriteRows => ins[0].1,
+            _ => DType::F32,
         };
         Ok((shape, dtype))
     }
@@ -91,16 +91,29 @@ impl Op {
         for (i, (_, dtype)) in ins.iter().enumerate() {
             let ids = matches!((self, i), (Op::Embed | Op::FsqDecode { .. }, 0))
                 || matches!((self, i), (Op::Attention { .. }, 3) | (Op::WriteRows, 2));
+            let kept = matches!(
+                (self, i),
+                (Op::Attention { .. }, 1 | 2) | (Op::WriteRows, 0 | 1)
+            );
             let ok = match dtype {
                 DType::I32 => ids,
                 DType::F32 => !ids,
-                DType::BF16 | DType::F16 => self.weight_inputs().contains(&i),
+                DType::BF16 => kept || self.weight_inputs().contains(&i),
+                DType::F16 => self.weight_inputs().contains(&i),
             };
             if !ok {
                 return fail(format!("input {i} may not be {dtype:?}"));
             }
         }
-        Ok(())
+        match (self, ins) {
+            (Op::Attention { .. }, [_, k, v, ..]) if k.1 != v.1 => {
+                fail("keys and values must be of one dtype")
+            }
+            (Op::WriteRows, [(_, DType::F32), (_, DType::BF16), ..]) => {
+                fail("rows of bf16 do not belong into a cache of f32")
+            }
+            _ => Ok(()),
+        }
     }
 
     fn shape_moving(&self, ins: &[Typed]) -> Result<Vec<usize>, String> {

@@ -7,7 +7,7 @@ use crate::backend::{Backend, Device, Ready, Region, prepare};
 use crate::error::{Error, Result};
 use crate::models::config::LmConfig;
 use crate::models::language_model::{
-    Head, LmShape, cache_bytes, cache_names, cache_shape, copy_prefix, forward,
+    Head, LmShape, cache_bytes, cache_dtype, cache_names, cache_shape, copy_prefix, forward,
 };
 use crate::program::{DType, Math, Op, ValKind};
 use crate::weights::{Checkpoints, WeightStore};
@@ -124,7 +124,7 @@ impl LanguageModel {
                 self.name
             )));
         }
-        let needs = (rows * capacity * cache_bytes(&self.config)) as u64;
+        let needs = (rows * capacity * cache_bytes(&self.config, self.math)) as u64;
         let have = self.backend.caps().memory_bytes;
         if have > 0 && needs > have {
             return Err(Error::TooBig {
@@ -134,7 +134,7 @@ impl LanguageModel {
             });
         }
         let shape = cache_shape(&self.config, rows, capacity);
-        let state = || Region::zeros(self.backend(), &shape, DType::F32);
+        let state = || Region::zeros(self.backend(), &shape, cache_dtype(self.math));
         let layers = 0..self.config.num_hidden_layers;
         Ok(Session {
             model: self,
@@ -242,7 +242,7 @@ impl Session<'_> {
             )));
         }
         if len > 0 {
-            let program = copy_prefix(&model.config, len, self.capacity)?;
+            let program = copy_prefix(&model.config, model.math, len, self.capacity)?;
             let at = Region::zeros(model.backend(), &[1], DType::I32)?;
             let mut inputs = vec![("at".to_string(), at)];
             for (i, (theirs, ours)) in cache.iter().zip(&self.cache).enumerate() {

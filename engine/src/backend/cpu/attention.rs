@@ -8,8 +8,10 @@ mod tiles;
 
 use super::level::Level;
 use super::pool::Pool;
+use super::prefetch::prefetch;
 use super::tile::Kernel;
-use crate::program::{Mask, Math};
+use super::weight::Weight;
+use crate::program::{DType, Mask, Math};
 
 /// Fewest queries for which keys and values are packed.
 const MANY: usize = 8;
@@ -43,14 +45,55 @@ impl AttentionDims {
     }
 }
 
+/// Keys or values as they are stored: activations, or what a cache keeps.
+#[derive(Clone, Copy)]
+pub enum Stored<'a> {
+    /// As they were computed.
+    F32(&'a [f32]),
+    /// Bits of bf16.
+    Bf16(&'a [u16]),
+}
+
+impl<'a> Stored<'a> {
+    /// Elements of one of the two dtypes.
+    pub fn new(bytes: &'a [u8], dtype: DType) -> Self {
+        match dtype {
+            DType::BF16 => Stored::Bf16(bytemuck::cast_slice(bytes)),
+            _ => Stored::F32(bytemuck::cast_slice(bytes)),
+        }
+    }
+
+    fn weight(self) -> Weight<'a> {
+        match self {
+            Stored::F32(x) => Weight {
+                bytes: bytemuck::cast_slice(x),
+                dtype: DType::F32,
+            },
+            Stored::Bf16(x) => Weight {
+                bytes: bytemuck::cast_slice(x),
+                dtype: DType::BF16,
+            },
+        }
+    }
+
+    /// Asks for `len` elements from `at` on.
+    #[inline(always)]
+    fn fetch(self, at: usize, len: usize) {
+        match self {
+            Stored::F32(x) => prefetch(&x[at..][..len]),
+            Stored::Bf16(x) => prefetch(&x[at..][..len]),
+        }
+    }
+}
+
 /// The operands, and which keys are seen.
 #[derive(Clone, Copy)]
 struct Operands<'a> {
     dims: AttentionDims,
     mask: Mask,
     q: &'a [f32],
-    k: &'a [f32],
-    v: &'a [f32],
+    k: Stored<'a>,
+    v: Stored<'a>,
     lengths: Option<&'a [i32]>,
 }
 
@@ -93,7 +136,7 @@ impl<'a> Operands<'a> {
 /// Scratch that [`attention`] needs with a pool of `threads` threads.
 pub fn attention_scratch_bytes(kernel: Kernel, dims: &AttentionDims, threads: usize) -> usize {
     if dims.t < MANY {
-        0
+        few::scratch_bytes(dims, threads)
     } else {
         tiles::scratch_bytes(kernel, dims, threads)
     }
@@ -108,8 +151,8 @@ pub fn attention(
     mask: Mask,
     dims: &AttentionDims,
     q: &[f32],
-    k: &[f32],
-    v: &[f32],
+    k: Stored,
+    v: Stored,
     lengths: Option<&[i32]>,
     out: &mut [f32],
     scratch: &mut [u8],
@@ -122,9 +165,10 @@ pub fn attention(
         v,
         lengths,
     };
+    let kernel = Kernel::new(level, math);
     if dims.t < MANY {
-        few::attention(pool, level, math, &operands, out);
+        few::attention(pool, kernel, &operands, out, scratch);
     } else {
-        tiles::attention(pool, Kernel::new(level, math), &operands, out, scratch);
+        tiles::attention(pool, kernel, &operands, out, scratch);
     }
 }

@@ -1,6 +1,6 @@
 //! From operations to kernels: operand checks that need contents, scratch sizes, one call each.
 
-use super::attention::{self, AttentionDims};
+use super::attention::{self, AttentionDims, Stored};
 use super::conv::{self, ConvDims, Operands, Snake};
 use super::dcw::{self, DcwDims};
 use super::exec::Args;
@@ -14,7 +14,8 @@ use super::tile::Kernel;
 use super::{elementwise, embed, fsq, moving, norm, swiglu};
 use crate::error::{Error, Result};
 use crate::program::op::MAX_INS;
-use crate::program::{Op, Program, Step, ValKind};
+use crate::program::{DType, Op, Program, Step, ValKind};
+use half::bf16;
 
 /// Bytes of scratch space that step `i` wants on a pool of `threads` threads.
 pub fn scratch_bytes(program: &Program, i: usize, level: Level, threads: usize) -> usize {
@@ -168,7 +169,7 @@ fn run_moving(pool: &Pool, op: &Op, scalars: &[f32], mut a: Args) {
 fn run_write_rows(mut a: Args) -> Result<()> {
     let (cache, rows) = (a.shape, a.ins[1].shape);
     let (s, t) = (cache[1], rows[1]);
-    let (new, at) = (a.f32(1), a.i32(2));
+    let at = a.i32(2);
     if let Some(at) = at
         .iter()
         .find(|at| usize::try_from(**at).map_or(true, |at| at > s - t))
@@ -177,7 +178,18 @@ fn run_write_rows(mut a: Args) -> Result<()> {
             "{t} rows cannot be written from row {at} on of a state with {s} rows"
         )));
     }
-    moving::write_rows(new, at, s, t, a.out_f32());
+    let kept = a.ins[0].dtype;
+    match a.stored(1) {
+        Stored::F32(rows) if kept == DType::BF16 => {
+            let cache = bytemuck::cast_slice_mut(a.out);
+            moving::write_rows(rows, at, s, t, cache, |x| bf16::from_f32(*x).to_bits());
+        }
+        Stored::F32(rows) => moving::write_rows(rows, at, s, t, a.out_f32(), |x| *x),
+        Stored::Bf16(rows) => {
+            let cache = bytemuck::cast_slice_mut(a.out);
+            moving::write_rows(rows, at, s, t, cache, |x| *x);
+        }
+    }
     Ok(())
 }
 
@@ -303,7 +315,7 @@ fn run_attention(pool: &Pool, level: Level, op: &Op, a: Args) -> Result<()> {
             )));
         }
     }
-    let (q, k, v) = (a.f32(0), a.f32(1), a.f32(2));
+    let (q, k, v) = (a.f32(0), a.stored(1), a.stored(2));
     let Args {
         out, scratch, math, ..
     } = a;

@@ -2,6 +2,7 @@
 //!
 //! The only place where memory becomes slices is [`Frame::args`].
 
+use super::attention::Stored;
 use super::dispatch;
 use super::memory::{ALIGN, Block, Inner};
 use super::tile::Kernel;
@@ -65,6 +66,11 @@ impl<'a> Args<'a> {
     /// Input `i` as i32.
     pub fn i32(&self, i: usize) -> &'a [i32] {
         bytemuck::cast_slice(self.ins[i].bytes.unwrap_or_default())
+    }
+
+    /// Input `i` as keys, values or rows of a cache.
+    pub fn stored(&self, i: usize) -> Stored<'a> {
+        Stored::new(self.ins[i].bytes.unwrap_or_default(), self.ins[i].dtype)
     }
 
     /// Input `i` as stored weights.

@@ -12,6 +12,7 @@ use super::gemm::Product;
 use super::pack::{round_row, rounded, stage_row};
 use super::parts::Parts;
 use super::pool::Pool;
+use super::prefetch::prefetch_line;
 use super::tile::Kernel;
 use super::vecmath::{dot, leveled};
 use super::weight::Weight;
@@ -189,14 +190,7 @@ const AHEAD: usize = 2 << 10;
 /// Asks for the line [`AHEAD`] of `p`; it may be anywhere.
 #[inline(always)]
 fn fetch_ahead(p: *const u8) {
-    #[cfg(target_arch = "x86_64")]
-    // SAFETY: a prefetch reads nothing that the program can see and never faults.
-    unsafe {
-        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        _mm_prefetch::<_MM_HINT_T0>(p.wrapping_add(AHEAD).cast());
-    }
-    #[cfg(not(target_arch = "x86_64"))]
-    let _ = p;
+    prefetch_line(p.wrapping_add(AHEAD));
 }
 
 /// Writes the sums of one feature to column `n` of an `(m, n)` output.

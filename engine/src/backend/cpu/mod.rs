@@ -24,6 +24,7 @@ mod norm;
 mod pack;
 mod parts;
 pub mod pool;
+mod prefetch;
 mod read_rate;
 mod rope;
 mod swiglu;

@@ -102,8 +102,16 @@ pub fn prepend_row(pool: &Pool, x: &[f32], token: &[f32], x_item: usize, out: &m
     });
 }
 
-/// `Op::WriteRows`: `t` rows per item into items of `s` rows; `at` is within them.
-pub fn write_rows(rows: &[f32], at: &[i32], s: usize, t: usize, cache: &mut [f32]) {
+/// `Op::WriteRows`: `t` rows per item into items of `s` rows, each element as `store` keeps it;
+/// `at` is within them.
+pub fn write_rows<T, U>(
+    rows: &[T],
+    at: &[i32],
+    s: usize,
+    t: usize,
+    cache: &mut [U],
+    store: impl Fn(&T) -> U,
+) {
     let n = rows.len() / at.len();
     let width = n / t;
     let items = cache
@@ -111,7 +119,8 @@ pub fn write_rows(rows: &[f32], at: &[i32], s: usize, t: usize, cache: &mut [f32
         .zip(rows.chunks_exact(n))
         .zip(at);
     for ((item, rows), at) in items {
-        item[*at as usize * width..][..n].copy_from_slice(rows);
+        let item = &mut item[*at as usize * width..][..n];
+        item.iter_mut().zip(rows).for_each(|(to, x)| *to = store(x));
     }
 }
 

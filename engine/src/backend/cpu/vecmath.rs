@@ -99,13 +99,6 @@ pub(crate) fn sin_squared_lane<const FMA: bool>(z: f32) -> f32 {
 }
 
 #[inline(always)]
-fn exp_body<const FMA: bool>(row: &mut [f32]) {
-    for x in row {
-        *x = exp_lane::<FMA>(*x);
-    }
-}
-
-#[inline(always)]
 fn scale_body<const FMA: bool>(row: &mut [f32], factor: f32) {
     row.iter_mut().for_each(|x| *x *= factor);
 }
@@ -215,10 +208,6 @@ fn rotate_body<const FMA: bool>(head: &mut [f32], cos: &[f32], sin: &[f32]) {
 }
 
 leveled! {
-    /// `exp` of every element in place; see the limits at the top of this file's `exp_lane`.
-    pub fn exp_row(row: &mut [f32]) = exp_body
-}
-leveled! {
     /// `x sigmoid(x)` of every element in place.
     pub fn silu_row(row: &mut [f32]) = silu_body
 }
@@ -267,6 +256,15 @@ mod tests {
         (0..n)
             .map(|i| lo + (hi - lo) * i as f32 / (n - 1) as f32)
             .collect()
+    }
+
+    #[inline(always)]
+    fn exp_body<const FMA: bool>(row: &mut [f32]) {
+        row.iter_mut().for_each(|x| *x = exp_lane::<FMA>(*x));
+    }
+
+    leveled! {
+        fn exp_row(row: &mut [f32]) = exp_body
     }
 
     #[test]

@@ -6,14 +6,12 @@
 //! unnormalised results, which it shrinks when a larger score comes. A block of packed keys and
 //! values thus serves all tiles of the job from the second-level cache.
 
-use super::{AttentionDims, Operands};
+use super::{AttentionDims, Operands, Stored};
 use crate::backend::cpu::pack::{Rows, pack_panel, rounded, stage_row};
 use crate::backend::cpu::parts::Parts;
 use crate::backend::cpu::pool::Pool;
 use crate::backend::cpu::tile::{Kernel, NR, Sums, Tile};
 use crate::backend::cpu::vecmath::{exp_lane, fma, fold, leveled, scale_row};
-use crate::backend::cpu::weight::Weight;
-use crate::program::DType;
 
 /// Keys of one block, a multiple of [`NR`].
 const BLOCK: usize = 128;
@@ -135,10 +133,7 @@ fn pack(pool: &Pool, l: &Layout, o: &Operands, first: usize, packed: &mut [u32])
             // SAFETY: every panel of every head is packed by one job.
             let dst = unsafe { to.part(head * l.head() + (start + panel) * l.lanes, NR * l.lanes) };
             let rows = Rows {
-                weight: Weight {
-                    bytes: bytemuck::cast_slice(o.k),
-                    dtype: DType::F32,
-                },
+                weight: o.k.weight(),
                 start: at + panel * o.stride(),
                 stride: o.stride(),
                 count: NR.min(count - panel),
@@ -155,7 +150,8 @@ fn pack(pool: &Pool, l: &Layout, o: &Operands, first: usize, packed: &mut [u32])
             // SAFETY: as above.
             let dst = unsafe { to.part(lane, keys / per * NR) };
             let v = Values {
-                v: &o.v[at + panel * NR..],
+                v: o.v,
+                start: at + panel * NR,
                 stride: o.stride(),
                 count,
                 width: NR.min(o.dims.d - panel * NR),
@@ -167,7 +163,9 @@ fn pack(pool: &Pool, l: &Layout, o: &Operands, first: usize, packed: &mut [u32])
 
 /// Up to [`NR`] columns of neighbouring values.
 struct Values<'a> {
-    v: &'a [f32],
+    v: Stored<'a>,
+    /// First element of the first of them.
+    start: usize,
     stride: usize,
     count: usize,
     width: usize,
@@ -178,11 +176,22 @@ impl Values<'_> {
     #[inline(always)]
     fn row(&self, j: usize) -> [f32; NR] {
         let mut row = [0f32; NR];
-        if j < self.count {
-            let from = &self.v[j * self.stride..][..self.width];
-            match <&[f32; NR]>::try_from(from) {
-                Ok(whole) => row = *whole,
-                Err(_) => row[..self.width].copy_from_slice(from),
+        if j >= self.count {
+            return row;
+        }
+        let at = self.start + j * self.stride;
+        match self.v {
+            Stored::F32(v) => {
+                let from = &v[at..][..self.width];
+                match <&[f32; NR]>::try_from(from) {
+                    Ok(whole) => row = *whole,
+                    Err(_) => row[..self.width].copy_from_slice(from),
+                }
+            }
+            Stored::Bf16(v) => {
+                for (x, from) in row.iter_mut().zip(&v[at..][..self.width]) {
+                    *x = f32::from_bits(u32::from(*from) << 16);
+                }
             }
         }
         row
@@ -470,9 +479,9 @@ fn exponentials_body<const FMA: bool>(row: &mut [f32], scale: f32, max: f32) -> 
 
 leveled! {
     /// The largest element.
-    fn largest(x: &[f32]) -> f32 = largest_body
+    pub(super) fn largest(x: &[f32]) -> f32 = largest_body
 }
 leveled! {
     /// `exp(x scale - max)` of every element in place, and their sum.
-    fn exponentials(row: &mut [f32], scale: f32, max: f32) -> f32 = exponentials_body
+    pub(super) fn exponentials(row: &mut [f32], scale: f32, max: f32) -> f32 = exponentials_body
 }
