@@ -65,19 +65,7 @@ pub fn evaluate(op: &Op, ins: &[Tensor], scalars: &[f64]) -> Option<Want> {
             .data
             .iter()
             .for_each(|&id| out.extend_from_slice(ins[1].row(id as usize))),
-        Op::WriteRows => {
-            out.extend_from_slice(&x.data);
-            let width = x.data.len() / (b * t);
-            for (r, row) in ins[1].data.chunks(width).enumerate() {
-                let rows = ins[1].shape[1];
-                let at = r / rows * t + ins[2].data[r / rows] as usize + r % rows;
-                let kept = row.iter().map(|v| f64::from(round_to(*v as f32, x.dtype)));
-                out[at * width..][..width]
-                    .iter_mut()
-                    .zip(kept)
-                    .for_each(|(to, v)| *to = v);
-            }
-        }
+        Op::WriteRows => out = written(ins),
         Op::SelectByMask => {
             for (r, &m) in x.data.iter().enumerate() {
                 out.extend_from_slice(ins[if m != 0.0 { 1 } else { 2 }].row(r));
@@ -87,6 +75,23 @@ pub fn evaluate(op: &Op, ins: &[Tensor], scalars: &[f64]) -> Option<Want> {
         _ => return None,
     }
     Some(Want::exact(out))
+}
+
+/// A cache `(B, S, ...)` with rows `(B, T, ...)` from `at` on, as the cache stores them.
+fn written(ins: &[Tensor]) -> Vec<f64> {
+    let (cache, rows, at) = (&ins[0], &ins[1], &ins[2]);
+    let (s, t) = (cache.shape[1], rows.shape[1]);
+    let mut out = cache.data.clone();
+    let width = out.len() / (cache.shape[0] * s);
+    for (r, row) in rows.data.chunks(width).enumerate() {
+        let place = r / t * s + at.data[r / t] as usize + r % t;
+        let kept = row
+            .iter()
+            .map(|x| f64::from(round_to(*x as f32, cache.dtype)));
+        let to = &mut out[place * width..][..width];
+        to.iter_mut().zip(kept).for_each(|(to, x)| *to = x);
+    }
+    out
 }
 
 fn decode(codes: &[f64], levels: &[u32]) -> Want {
