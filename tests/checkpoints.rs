@@ -9,9 +9,8 @@ use engine::models::layout::{self, Named};
 use engine::program::{Math, WeightDecl, WeightForm};
 use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Output, Sampling, Solver, SongRequest,
+    Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Sampling, Solver, SongRequest,
 };
-use engine::text::prompt;
 use engine::weights::{Checkpoint, Silence, WeightStore, demo::demo};
 use engine::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
@@ -40,35 +39,32 @@ fn song(tree: &Path, model: &str) -> Result<Vec<f32>> {
         noise: NoiseKind::default(),
     })?;
     let request = SongRequest {
-        model: model.into(),
         caption: "slow piano".into(),
         lyrics: "[Verse]\nrain".into(),
         language: "en".into(),
-        instruction: prompt::TEXT2MUSIC.into(),
         metas: Metas {
             bpm: Some(90),
             key_scale: None,
             time_signature: None,
         },
         duration_s: Some(5.0),
-        codes: Vec::new(),
-        cover_strength: 1.0,
-        planning: None,
-        seeds: vec![3],
-        sampling: Sampling {
-            steps: 2,
-            shift: 3.0,
-            timesteps: None,
-            method: Method::Ode,
-            solver: Solver::Euler,
-            guidance_scale: 7.0,
-            guidance: Guidance::Apg,
-            guidance_interval: (0.0, 1.0),
-            dcw: None,
-            velocity_norm_threshold: 0.0,
-            velocity_ema_factor: 0.0,
-        },
-        output: Output::default(),
+        ..SongRequest::new(
+            model,
+            vec![3],
+            Sampling {
+                steps: 2,
+                shift: 3.0,
+                timesteps: None,
+                method: Method::Ode,
+                solver: Solver::Euler,
+                guidance_scale: 7.0,
+                guidance: Guidance::Apg,
+                guidance_interval: (0.0, 1.0),
+                dcw: None,
+                velocity_norm_threshold: 0.0,
+                velocity_ema_factor: 0.0,
+            },
+        )
     };
     let song = engine.make(&request, &NoWatch)?;
     Ok(song.items.into_iter().next().expect("one item").pcm)

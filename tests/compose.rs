@@ -8,7 +8,7 @@ use engine::sample::logits::TokenSampling;
 use engine::sample::noise::NoiseKind;
 use engine::song::{
     Composed, DescribeRequest, Engine, EngineOptions, Facts, Guidance, Metas, Method, NoWatch,
-    Output, Planning, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Watch, Wish,
+    Planning, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Watch, Wish,
 };
 use engine::text::{LANGUAGES, prompt};
 use engine::{Error, Result};
@@ -60,31 +60,28 @@ fn prompt_default() -> String {
 
 fn request(planning: Planning) -> SongRequest {
     SongRequest {
-        model: "acestep-v15-turbo".into(),
         caption: "upbeat pop".into(),
         lyrics: "[Verse]\nla la".into(),
         language: "en".into(),
-        instruction: prompt::TEXT2MUSIC.into(),
-        metas: Metas::default(),
         duration_s: Some(10.0),
-        codes: Vec::new(),
-        cover_strength: 1.0,
         planning: Some(planning),
-        seeds: vec![5],
-        sampling: Sampling {
-            steps: 1,
-            shift: 3.0,
-            timesteps: None,
-            method: Method::Ode,
-            solver: Solver::Euler,
-            guidance_scale: 1.0,
-            guidance: Guidance::Apg,
-            guidance_interval: (0.0, 1.0),
-            dcw: None,
-            velocity_norm_threshold: 0.0,
-            velocity_ema_factor: 0.0,
-        },
-        output: Output::default(),
+        ..SongRequest::new(
+            "acestep-v15-turbo",
+            vec![5],
+            Sampling {
+                steps: 1,
+                shift: 3.0,
+                timesteps: None,
+                method: Method::Ode,
+                solver: Solver::Euler,
+                guidance_scale: 1.0,
+                guidance: Guidance::Apg,
+                guidance_interval: (0.0, 1.0),
+                dcw: None,
+                velocity_norm_threshold: 0.0,
+                velocity_ema_factor: 0.0,
+            },
+        )
     }
 }
 

@@ -5,10 +5,9 @@ use engine::backend::{Backend, Bound, Buffer, Caps, Device, HostBytes, Ready};
 use engine::program::{Dcw, DcwMode, Math, Op, Program};
 use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Output, Sampling, Solver, Song,
-    SongRequest, Stage, StageTimes, Watch,
+    Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Sampling, Solver, Song, SongRequest,
+    Stage, StageTimes, Watch,
 };
-use engine::text::prompt;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,40 +30,37 @@ fn engine_on(backend: Arc<dyn Backend>, math: Math) -> Engine {
 
 fn request(model: &str, seeds: &[u64]) -> SongRequest {
     SongRequest {
-        model: model.into(),
         caption: "upbeat pop rock with driving guitars".into(),
         lyrics: "[Verse]\nwalking down the silver road".into(),
         language: "en".into(),
-        instruction: prompt::TEXT2MUSIC.into(),
         metas: Metas {
             bpm: Some(120),
             key_scale: None,
             time_signature: Some("4".into()),
         },
         duration_s: Some(5.3),
-        codes: Vec::new(),
-        cover_strength: 1.0,
-        planning: None,
-        seeds: seeds.to_vec(),
-        sampling: Sampling {
-            steps: 4,
-            shift: 3.0,
-            timesteps: None,
-            method: Method::Ode,
-            solver: Solver::Euler,
-            guidance_scale: 7.0,
-            guidance: Guidance::Apg,
-            guidance_interval: (0.0, 1.0),
-            dcw: Some(Dcw {
-                mode: DcwMode::Double,
-                low: 0.05,
-                high: 0.02,
-                filter: vec![std::f32::consts::FRAC_1_SQRT_2; 2],
-            }),
-            velocity_norm_threshold: 0.0,
-            velocity_ema_factor: 0.0,
-        },
-        output: Output::default(),
+        ..SongRequest::new(
+            model,
+            seeds.to_vec(),
+            Sampling {
+                steps: 4,
+                shift: 3.0,
+                timesteps: None,
+                method: Method::Ode,
+                solver: Solver::Euler,
+                guidance_scale: 7.0,
+                guidance: Guidance::Apg,
+                guidance_interval: (0.0, 1.0),
+                dcw: Some(Dcw {
+                    mode: DcwMode::Double,
+                    low: 0.05,
+                    high: 0.02,
+                    filter: vec![std::f32::consts::FRAC_1_SQRT_2; 2],
+                }),
+                velocity_norm_threshold: 0.0,
+                velocity_ema_factor: 0.0,
+            },
+        )
     }
 }
 

@@ -2,14 +2,18 @@
 //! clipping, peak normalisation, fades.
 
 use super::CHANNELS;
+use super::splice::Splice;
 use crate::song::Output;
 
 /// Audio with a smaller peak counts as silence and is not normalised.
 const SILENCE: f32 = 1e-6;
 
 /// Everything that happens to the audio of one item after decoding.
-pub fn finish(samples: &mut [f32], rate: u32, output: &Output) {
+pub fn finish(samples: &mut [f32], rate: u32, output: &Output, splice: Option<&Splice>) {
     protect_peak(samples);
+    if let Some(splice) = splice {
+        splice.apply(samples);
+    }
     if let Some(db) = output.normalize_db {
         normalize_peak(samples, db);
     }
@@ -119,7 +123,7 @@ mod tests {
         ) {
             let output =
                 Output { normalize_db: Some(db), fade_in_s, fade_out_s, ..Output::default() };
-            finish(&mut x, 100, &output);
+            finish(&mut x, 100, &output, None);
             prop_assert!(x.iter().all(|v| v.abs() <= 1.0 + 1e-6));
         }
     }

@@ -6,6 +6,7 @@ mod mp3;
 mod opus;
 pub mod read;
 pub mod resample;
+pub mod splice;
 mod wav;
 mod write;
 

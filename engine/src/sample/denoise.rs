@@ -100,7 +100,8 @@ pub fn denoise(
             job.schedule.len()
         )));
     }
-    if let Some(repaint) = &job.repaint {
+    // Without a crossfade the loop's last latents stand, as upstream has it: no hard cut.
+    if let Some(repaint) = job.repaint.as_ref().filter(|r| r.crossfade > 0) {
         blend_border(&mut latents, repaint, job.frames);
     }
     Ok(latents)

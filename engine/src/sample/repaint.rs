@@ -17,7 +17,7 @@ pub struct Repaint<'a> {
 /// per item: `(j + 1) / (k + 1)` rising before it, falling behind it. Items that are all known
 /// or all generated stay as they are. x and clean `(B, T, C)`, mask `(B, T)`.
 pub fn blend_border(x: &mut [f32], repaint: &Repaint, frames: usize) {
-    if repaint.crossfade == 0 || frames == 0 {
+    if frames == 0 {
         return;
     }
     let batch = repaint.mask.len() / frames;

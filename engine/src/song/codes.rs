@@ -1,9 +1,9 @@
-//! Audio codes to the latents they stand for.
+//! Audio codes to the latents they stand for, and back.
 
 use super::loaded::LoadedDit;
 use crate::backend::{Backend, HostData, run_once};
 use crate::error::{Error, Result};
-use crate::models::audio_tokens::audio_detokenizer;
+use crate::models::audio_tokens::{audio_detokenizer, audio_tokenizer};
 
 /// Codes that are decoded at once. They do not depend on each other, so this bounds the memory.
 const AT_ONCE: usize = 256;
@@ -32,5 +32,26 @@ impl LoadedDit {
             latents.extend(run.take_f32("latents")?);
         }
         Ok(latents)
+    }
+
+    /// Audio codes of latents `(T, C)`, one for every five frames; silence fills the last five.
+    pub fn encode_codes(&self, backend: &dyn Backend, latents: &[f32]) -> Result<Vec<u32>> {
+        let (pool, width) = (
+            self.config.pool_window_size,
+            self.config.audio_acoustic_hidden_dim,
+        );
+        let frames = latents.len() / width;
+        let mut padded = latents[..frames * width].to_vec();
+        padded.extend(self.silence(frames.next_multiple_of(pool) - frames));
+        let mut codes = Vec::new();
+        for part in padded.chunks(AT_ONCE * pool * width) {
+            let program = audio_tokenizer(&self.config, part.len() / (pool * width))?;
+            let inputs = [("latents", HostData::F32(part))];
+            let mut run = run_once(backend, &program, &self.weights, &inputs, &[])?;
+            // Codes are sums of products of levels: never negative.
+            let indices = run.take_i32("indices")?;
+            codes.extend(indices.into_iter().map(i32::unsigned_abs));
+        }
+        Ok(codes)
     }
 }

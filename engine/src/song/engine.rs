@@ -7,6 +7,7 @@ use crate::models::config::DitConfig;
 use crate::program::Math;
 use crate::sample::denoise::{Condition, Job, Network, denoise};
 use crate::sample::noise::{NoiseKind, StepNoise};
+use crate::sample::repaint::Repaint;
 use crate::song::describe::{DescribeRequest, Description};
 use crate::song::fit::{Fit, JobShape};
 use crate::song::loaded::{LoadedDit, LoadedText, LoadedVae};
@@ -290,7 +291,8 @@ impl Engine {
         let per_item = latents.len() / request.seeds.len();
         for (index, latents) in latents.chunks_exact(per_item).enumerate() {
             let of = request.seeds.len();
-            let pcm = self.render(request, latents, &Part { watch, index, of })?;
+            let watch = Part { watch, index, of };
+            let pcm = self.render(request, &prepared, latents, &watch)?;
             items.push(SongItem {
                 seed: request.seeds[index],
                 pcm,
@@ -388,12 +390,17 @@ impl Engine {
             frames: prepared.frames,
             schedule: &prepared.schedule[..steps],
             sampling: &request.sampling,
-            start: &prepared.noise,
+            start: prepared.start.as_deref().unwrap_or(&prepared.noise),
             noise: &prepared.noise,
             step_noise: StepNoise::Seeds(&request.seeds),
             conditions: &conditions,
             switch_step: prepared.switch_step,
-            repaint: None,
+            repaint: prepared.known.as_ref().map(|known| Repaint {
+                mask: &known.mask,
+                clean: &known.clean,
+                injection_ratio: known.injection_ratio,
+                crossfade: known.crossfade,
+            }),
         };
         let net = Network {
             backend: self.backend(),
@@ -412,10 +419,11 @@ impl Engine {
         Ok(latents)
     }
 
-    /// Final latents `(T, 64)` of one item to PCM: interleaved, levelled, faded.
+    /// Final latents `(T, 64)` of one item to PCM: interleaved, spliced, levelled, faded.
     pub fn render(
         &self,
         request: &SongRequest,
+        prepared: &Prepared,
         latents: &[f32],
         watch: &dyn Watch,
     ) -> Result<Vec<f32>> {
@@ -441,7 +449,8 @@ impl Engine {
                 "the decoded audio is not finite; the checkpoint or the device is faulty".into(),
             ));
         }
-        level::finish(&mut pcm, vae.config.sampling_rate as u32, out);
+        let rate = vae.config.sampling_rate as u32;
+        level::finish(&mut pcm, rate, out, prepared.splice.as_ref());
         Ok(pcm)
     }
 }

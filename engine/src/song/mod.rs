@@ -10,18 +10,21 @@ pub mod fit;
 pub mod language_model;
 pub mod latents;
 pub mod loaded;
+mod material;
 pub mod plan;
 pub mod prepare;
 pub mod progress;
 pub mod render;
 pub mod request;
 pub mod source;
+pub mod task;
 
 pub use describe::{DescribeRequest, Description, Facts, Subject};
 pub use engine::{Engine, EngineOptions, ModelInfo};
 pub use prepare::Prepared;
 pub use progress::{NoWatch, Stage, Watch};
 pub use request::{
-    Composed, Guidance, Metas, Method, Output, Planning, Sampling, Solver, Song, SongItem,
-    SongRequest, StageTimes, Wish,
+    ChunkMask, Composed, Freedom, Guidance, Metas, Method, Output, Planning, Recording, Repainting,
+    Retake, Sampling, Solver, Song, SongItem, SongRequest, StageTimes, Wish,
 };
+pub use task::{Task, Tracks};

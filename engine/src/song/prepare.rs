@@ -1,25 +1,24 @@
 //! From a request to what denoising starts from: conditions, source latents, times and noise.
 
 use super::engine::{DEFAULT_DURATION_S, Engine, FRAMES_PER_SECOND, MIN_FRAMES, SAMPLING_RATE};
-use super::loaded::LoadedDit;
+use super::material::Material;
 use super::request::{SongRequest, StageTimes};
 use super::{Stage, Watch};
+use crate::audio::splice::Splice;
 use crate::error::{Error, Result};
 use crate::models::config::DitConfig;
 use crate::sample::schedule;
-use crate::text::codes::CODES_PER_SECOND;
 use crate::text::prompt;
 use std::time::Instant;
-
-/// Latent frames of one audio code.
-pub const FRAMES_PER_CODE: usize = FRAMES_PER_SECOND / CODES_PER_SECOND;
 
 /// Everything denoising starts from.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
-    /// Caption prompt.
+    /// Caption prompt and lyric prompt.
+    pub prompts: [String; 2],
+    /// Caption prompt as tokens.
     pub text_ids: Vec<u32>,
-    /// Lyric prompt.
+    /// Lyric prompt as tokens.
     pub lyric_ids: Vec<u32>,
     /// Latent frames `T`.
     pub frames: usize,
@@ -31,6 +30,25 @@ pub struct Prepared {
     pub schedule: Vec<f32>,
     /// Initial noise of every item `(B, T, 64)`.
     pub noise: Vec<f32>,
+    /// Latents that denoising starts from, where they are not the noise `(B, T, 64)`.
+    pub start: Option<Vec<f32>>,
+    /// What is known of every item, where only a part is made anew.
+    pub known: Option<Known>,
+    /// The recording to put back around the part after decoding.
+    pub splice: Option<Splice>,
+}
+
+/// A part that is made anew, and what is known around it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Known {
+    /// 1 where frames are made, 0 where they are known `(B, T)`.
+    pub mask: Vec<f32>,
+    /// Known latents `(B, T, 64)`.
+    pub clean: Vec<f32>,
+    /// Share of the steps after which they are put back.
+    pub injection_ratio: f64,
+    /// Frames of the blend on each side.
+    pub crossfade: usize,
 }
 
 /// What every item is conditioned on, and each item's source.
@@ -61,9 +79,18 @@ impl Prepared {
             packed: c.packed.clone(),
             context: part(&c.context),
         };
+        let known = |k: &Known| Known {
+            mask: part(&k.mask),
+            clean: part(&k.clean),
+            ..*k
+        };
         Prepared {
             noise: part(&self.noise),
+            start: self.start.as_deref().map(part),
+            known: self.known.as_ref().map(known),
+            splice: self.splice.clone(),
             conditions: self.conditions.iter().map(condition).collect(),
+            prompts: self.prompts.clone(),
             text_ids: self.text_ids.clone(),
             lyric_ids: self.lyric_ids.clone(),
             schedule: self.schedule.clone(),
@@ -84,12 +111,14 @@ impl Engine {
         watch: &dyn Watch,
     ) -> Result<Prepared> {
         check_items(request)?;
-        let (dit, timbre) = self.dit(&request.model)?;
-        let schedule = schedule_of(&dit.config, request)?;
+        let (dit, silent_timbre) = self.dit(&request.model)?;
+        let mut schedule = schedule_of(&dit.config, request)?;
+        let material = self.material(dit, request, watch)?;
+        let timbre = self.timbre(dit, silent_timbre, request, watch)?;
+        let noise = self.noise_of(request, material.clean[0].len());
+        let mixed = start_of(request, &material, &noise, &mut schedule);
         let steps = schedule.len() - 1;
-        let frames = frames_of_request(request);
-        let has_codes = !request.codes.is_empty();
-        let switch_step = match has_codes {
+        let switch_step = match material.has_source {
             true => schedule::cover_steps(steps, request.cover_strength),
             false => steps,
         };
@@ -97,18 +126,19 @@ impl Engine {
         let start = Instant::now();
         watch.progress(Stage::Text, 0, 1);
         let text = self.text()?;
-        let tokens = |instruction: &str| {
-            let (metas, duration) = (&request.metas, request.duration_s);
-            let caption = prompt::caption_prompt(instruction, &request.caption, metas, duration);
-            text.tokenizer.encode(&caption, prompt::CAPTION_TOKENS)
+        let caption = |instruction: &str| {
+            let (metas, duration) = (&request.metas, material.duration_s);
+            prompt::caption_prompt(instruction, &request.caption, metas, duration)
         };
-        let text_ids = tokens(instruction(request))?;
+        let tokens = |caption: &str| text.tokenizer.encode(caption, prompt::CAPTION_TOKENS);
+        let shown = caption(instruction(request));
+        let text_ids = tokens(&shown)?;
         let lyrics = prompt::lyric_prompt(&request.language, &request.lyrics);
         let lyric_ids = text.tokenizer.encode(&lyrics, prompt::LYRIC_TOKENS)?;
         let encoder = text.on(self.backend(), self.math());
         let mut hidden = vec![encoder.hidden_states(&text_ids)?];
         if switch_step < steps {
-            let mut plain = tokens(prompt::TEXT2MUSIC)?;
+            let mut plain = tokens(&caption(prompt::TEXT2MUSIC))?;
             // Upstream cuts or pads this prompt to the length of the other one.
             plain.resize(text_ids.len(), text.tokenizer.end_of_text());
             hidden.push(encoder.hidden_states(&plain)?);
@@ -124,13 +154,12 @@ impl Engine {
         watch.progress(Stage::Condition, 0, 1);
         let encoder = dit.encoder(self.backend(), self.math());
         let lyric = encoder.lyric(&embeds)?;
-        let sources = [
-            self.sources(dit, request, frames)?,
-            plain_sources(dit, request, frames),
-        ];
+        let plain = [dit.silence(material.frames)];
+        let sources = [&material.shown[..], &plain];
         let mut conditions = Vec::new();
-        for (hidden, context) in hidden.iter().zip(sources) {
-            let packed = encoder.pack(&lyric, timbre, hidden)?;
+        for (hidden, latents) in hidden.iter().zip(sources) {
+            let packed = encoder.pack(&lyric, &timbre, hidden)?;
+            let context = contexts(&dit.config, request, latents, &material.mask);
             let rows = packed.len() / dit.config.encoder_hidden_size;
             conditions.push(PreparedCondition {
                 rows,
@@ -141,41 +170,38 @@ impl Engine {
         watch.progress(Stage::Condition, 1, 1);
         times.condition_s += start.elapsed().as_secs_f64();
 
-        let noise = self.noise_of(request, frames * dit.config.audio_acoustic_hidden_dim);
         Ok(Prepared {
+            prompts: [shown, lyrics],
             text_ids,
             lyric_ids,
-            frames,
+            frames: material.frames,
             conditions,
             switch_step,
             schedule,
             noise,
+            start: mixed,
+            known: known(request, &material),
+            splice: material.splice,
         })
     }
 
-    /// Sources and masks of every item `(B, T, 128)`: what its codes stand for, else silence.
-    fn sources(&self, dit: &LoadedDit, request: &SongRequest, frames: usize) -> Result<Vec<f32>> {
-        let mut hints: Vec<Vec<f32>> = Vec::new();
-        for codes in &request.codes {
-            hints.push(dit.decode_codes(self.backend(), codes)?);
-        }
-        if hints.is_empty() {
-            return Ok(plain_sources(dit, request, frames));
-        }
-        let mut all = Vec::new();
-        for item in 0..request.seeds.len() {
-            let mut latents = hints[item % hints.len()].clone();
-            let width = dit.config.audio_acoustic_hidden_dim;
-            latents.extend(dit.silence(frames - latents.len() / width));
-            all.extend(context_of(&dit.config, &latents));
-        }
-        Ok(all)
-    }
-
+    /// The noise of every seed; with a retake two noises, turned into each other.
     fn noise_of(&self, request: &SongRequest, per_item: usize) -> Vec<f32> {
-        let mut noise = vec![0f32; request.seeds.len() * per_item];
-        for (seed, out) in request.seeds.iter().zip(noise.chunks_exact_mut(per_item)) {
-            self.noise().fill(*seed, out);
+        let fill = |seeds: &[u64]| {
+            let mut noise = vec![0f32; seeds.len() * per_item];
+            for (seed, out) in seeds.iter().zip(noise.chunks_exact_mut(per_item)) {
+                self.noise().fill(*seed, out);
+            }
+            noise
+        };
+        let mut noise = fill(&request.seeds);
+        if let Some(retake) = request.retake.as_ref().filter(|r| r.variance > 0.0) {
+            let angle = retake.variance * std::f64::consts::FRAC_PI_2;
+            let (sin, cos) = (angle.sin() as f32, angle.cos() as f32);
+            let other = fill(&retake.seeds);
+            for (x, other) in noise.iter_mut().zip(other) {
+                *x = cos * *x + sin * other;
+            }
         }
         noise
     }
@@ -222,14 +248,6 @@ fn schedule_of(config: &DitConfig, request: &SongRequest) -> Result<Vec<f32>> {
     }
 }
 
-/// Latent frames of a request: those of the longest list of codes, else of the duration.
-pub fn frames_of_request(request: &SongRequest) -> usize {
-    match request.codes.iter().map(Vec::len).max() {
-        Some(codes) => (codes * FRAMES_PER_CODE).max(MIN_FRAMES),
-        None => frames_of(request.duration_s),
-    }
-}
-
 /// Latent frames of a length in seconds, which is first rounded to tenths (half to even), then
 /// cut to whole frames.
 pub fn frames_of(duration_s: Option<f64>) -> usize {
@@ -240,19 +258,60 @@ pub fn frames_of(duration_s: Option<f64>) -> usize {
     (samples / (SAMPLING_RATE / FRAMES_PER_SECOND)).max(MIN_FRAMES)
 }
 
-/// Silence as every item's source.
-fn plain_sources(dit: &LoadedDit, request: &SongRequest, frames: usize) -> Vec<f32> {
-    context_of(&dit.config, &dit.silence(frames)).repeat(request.seeds.len())
+/// Where denoising starts when it does not start from noise alone: a mix with the source, at the
+/// time of the schedule that is nearest to its share of noise. The schedule begins there.
+fn start_of(
+    request: &SongRequest,
+    material: &Material,
+    noise: &[f32],
+    schedule: &mut Vec<f32>,
+) -> Option<Vec<f32>> {
+    let strength = request.cover_noise_strength as f32;
+    if strength <= 0.0 || !material.has_source {
+        return None;
+    }
+    *schedule = schedule::after_cover_noise(schedule, strength).to_vec();
+    let t = schedule[0];
+    let clean = per_item(request, &material.clean);
+    let mixed = noise.iter().zip(clean.concat());
+    Some(mixed.map(|(noise, x)| t * noise + (1.0 - t) * x).collect())
 }
 
-/// A source of which everything is to be generated: `(T, 64)` to `(T, 128)`.
-fn context_of(config: &DitConfig, source: &[f32]) -> Vec<f32> {
+/// What is known of every item.
+fn known(request: &SongRequest, material: &Material) -> Option<Known> {
+    let region = material.region.as_ref()?;
+    let mask = |t: usize| if region.contains(&t) { 1.0 } else { 0.0 };
+    let mask: Vec<f32> = (0..material.frames).map(mask).collect();
+    Some(Known {
+        mask: mask.repeat(request.seeds.len()),
+        clean: per_item(request, &material.clean).concat(),
+        injection_ratio: request.repainting.injection_ratio(),
+        crossfade: request.repainting.crossfade_frames(),
+    })
+}
+
+/// One entry for each item, from a list with one for each or one for all.
+fn per_item<'a>(request: &SongRequest, list: &'a [Vec<f32>]) -> Vec<&'a [f32]> {
+    let items = 0..request.seeds.len();
+    items.map(|i| &*list[i % list.len()]).collect()
+}
+
+/// Source latents `(T, 64)` and mask `(T)` of every item to `(B, T, 128)`.
+fn contexts(
+    config: &DitConfig,
+    request: &SongRequest,
+    latents: &[Vec<f32>],
+    mask: &[f32],
+) -> Vec<f32> {
     let (channels, width) = (config.audio_acoustic_hidden_dim, config.in_channels);
-    let mask = vec![1f32; width - 2 * channels];
-    source
-        .chunks_exact(channels)
-        .flat_map(|frame| [frame, &mask].concat())
-        .collect()
+    let mut all = Vec::new();
+    for latents in per_item(request, latents) {
+        for (frame, m) in latents.chunks_exact(channels).zip(mask) {
+            all.extend_from_slice(frame);
+            all.extend(std::iter::repeat_n(*m, width - 2 * channels));
+        }
+    }
+    all
 }
 
 #[cfg(test)]

@@ -3,7 +3,11 @@
 
 use crate::program::Dcw;
 use crate::sample::logits::TokenSampling;
+use crate::song::task::Task;
 use crate::text::grammar::Event;
+use crate::text::prompt;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Musical facts for the caption prompt; `None` is written as `N/A`.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -143,6 +147,101 @@ impl Planning {
     }
 }
 
+/// Audio that a request brings.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Recording {
+    /// A file, which is decoded when its turn has come.
+    File(PathBuf),
+    /// Interleaved stereo at 48 kHz, taken as it is.
+    Samples(Arc<Vec<f32>>),
+}
+
+/// How freely a part is made anew.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Freedom {
+    /// Close to what was there: every step is led back to it around the part.
+    Conservative,
+    /// Between the others: from 0, as conservative, to 1, as aggressive.
+    Balanced(f64),
+    /// As the model likes; nothing around the part is put back.
+    Aggressive,
+}
+
+/// How the network is told which part is to be new.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChunkMask {
+    /// Everything counts as new; upstream's default.
+    Auto,
+    /// The part alone.
+    Explicit,
+}
+
+/// The part of a recording that repaint and lego work on, in seconds. A start below 0 and an end
+/// behind the recording make it longer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Repainting {
+    /// Start of the part.
+    pub start_s: f64,
+    /// Its end; `None` is that of the recording.
+    pub end_s: Option<f64>,
+    /// How the part is marked.
+    pub mask: ChunkMask,
+    /// How freely it is made.
+    pub freedom: Freedom,
+    /// Width in latent frames of the blend on each side; `None` leaves it to the freedom.
+    pub crossfade_frames: Option<usize>,
+    /// Seconds of the fade into the recording on each side; `None` leaves it to the freedom.
+    pub fade_s: Option<f64>,
+}
+
+impl Default for Repainting {
+    fn default() -> Self {
+        Repainting {
+            start_s: 0.0,
+            end_s: None,
+            mask: ChunkMask::Auto,
+            freedom: Freedom::Balanced(0.5),
+            crossfade_frames: None,
+            fade_s: None,
+        }
+    }
+}
+
+impl Repainting {
+    /// Share of the steps after which the recording is put back around the part. With it go the
+    /// widths of blend and fade, as upstream's `_resolve_repaint_config` couples them.
+    pub fn injection_ratio(&self) -> f64 {
+        match self.freedom {
+            Freedom::Conservative => 1.0,
+            Freedom::Balanced(strength) => 1.0 - strength.clamp(0.0, 1.0),
+            Freedom::Aggressive => 0.0,
+        }
+    }
+
+    /// Width in latent frames of the blend on each side.
+    pub fn crossfade_frames(&self) -> usize {
+        let coupled = (25.0 * self.injection_ratio()).round_ties_even() as usize;
+        self.crossfade_frames.unwrap_or(coupled)
+    }
+
+    /// Seconds of the fade into the recording on each side; `None` where nothing is put back.
+    pub fn fade_s(&self) -> Option<f64> {
+        match self.freedom {
+            Freedom::Aggressive => None,
+            _ => Some(self.fade_s.unwrap_or(0.05 * self.injection_ratio())),
+        }
+    }
+}
+
+/// A second noise to mix into the first one: the same song, a little different.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Retake {
+    /// Seeds of the second noise, one per item.
+    pub seeds: Vec<u64>,
+    /// From 0, the first noise alone, to 1, the second one alone.
+    pub variance: f64,
+}
+
 /// One job for the engine.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SongRequest {
@@ -154,8 +253,16 @@ pub struct SongRequest {
     pub lyrics: String,
     /// Language code of the lyrics.
     pub language: String,
+    /// What is made.
+    pub task: Task,
     /// Instruction line of the caption prompt.
     pub instruction: String,
+    /// The recording to work on, for tasks that work on one.
+    pub source: Option<Recording>,
+    /// A recording whose sound is taken up: 30 seconds of it, if it is a file.
+    pub reference: Option<Recording>,
+    /// The part of the recording that is made anew.
+    pub repainting: Repainting,
     /// Musical facts.
     pub metas: Metas,
     /// Length in seconds; `None` lets the engine take upstream's default of 120 s (the prompt
@@ -165,8 +272,12 @@ pub struct SongRequest {
     /// for all of them, or none. With codes they decide the length, and the instruction of plain
     /// generation becomes that of covers.
     pub codes: Vec<Vec<u32>>,
-    /// Share of the steps that follow the codes; the rest is plain generation.
+    /// Share of the steps that follow codes or recording; the rest is plain generation.
     pub cover_strength: f64,
+    /// 0 starts from noise, 1 closest to the source.
+    pub cover_noise_strength: f64,
+    /// A second noise.
+    pub retake: Option<Retake>,
     /// What the language model does first; `None` leaves the request as it is.
     pub planning: Option<Planning>,
     /// One seed per item; its length is the batch size.
@@ -175,6 +286,34 @@ pub struct SongRequest {
     pub sampling: Sampling,
     /// After decoding.
     pub output: Output,
+}
+
+impl SongRequest {
+    /// Instrumental music of [`super::engine::DEFAULT_DURATION_S`] that nothing is known of, one
+    /// song per seed.
+    pub fn new(model: &str, seeds: Vec<u64>, sampling: Sampling) -> Self {
+        SongRequest {
+            model: model.to_owned(),
+            caption: String::new(),
+            lyrics: prompt::INSTRUMENTAL.into(),
+            language: "unknown".into(),
+            task: Task::Text2Music,
+            instruction: prompt::TEXT2MUSIC.into(),
+            source: None,
+            reference: None,
+            repainting: Repainting::default(),
+            metas: Metas::default(),
+            duration_s: None,
+            codes: Vec::new(),
+            cover_strength: 1.0,
+            cover_noise_strength: 0.0,
+            retake: None,
+            planning: None,
+            seeds,
+            sampling,
+            output: Output::default(),
+        }
+    }
 }
 
 /// One finished item.

@@ -104,8 +104,8 @@ pub fn resolve(
         }
     }
     let key_scale = raw.key_scale().trim().to_owned();
+    let seeds = seeds::seeds(raw.seed.as_ref(), raw.use_random_seed(), batch, random);
     let song = SongRequest {
-        model: model.name.clone(),
         caption: raw.prompt(),
         lyrics: lyrics(&raw.lyrics()),
         language: match planned.language {
@@ -125,9 +125,8 @@ pub fn resolve(
         codes: planning::codes(raw, batch, &mut checks)?,
         cover_strength: checks.clamp("audio_cover_strength", raw.audio_cover_strength())?,
         planning: Some(planned.planning),
-        seeds: seeds::seeds(raw.seed.as_ref(), raw.use_random_seed(), batch, random),
-        sampling,
         output: output(raw, &mut checks)?,
+        ..SongRequest::new(&model.name, seeds, sampling)
     };
     let echo = Echo {
         prompt: raw.prompt(),

@@ -17,6 +17,8 @@ pub enum Stage {
     Guidance,
     /// Wavelet correction.
     Dcw,
+    /// Operations of repainting.
+    Repaint,
     /// Sinusoid of a time.
     Sinusoid,
     /// Packing of conditions.
@@ -83,8 +85,6 @@ pub enum ModelStage {
     Trajectory,
 }
 
-/// Covers, repainting and the other tasks on audio.
-pub const TASKS: &str = "tasks on audio";
 /// Adapter training.
 pub const TRAINING: &str = "training";
 
@@ -127,7 +127,7 @@ fn top(stem: &str) -> Option<Stage> {
         "dcw" => Stage::Dcw,
         "timestep_sinusoid" => Stage::Sinusoid,
         "pack_sequences" => Stage::Packing,
-        "repaint_ops" => Stage::NotBuilt(TASKS),
+        "repaint_ops" => Stage::Repaint,
         _ => return None,
     })
 }

@@ -13,6 +13,7 @@ mod guidance;
 mod host;
 mod kinds;
 mod language_model;
+mod repaint;
 mod report;
 mod sampler;
 mod song;
@@ -131,6 +132,7 @@ fn compare(b: &Bench, path: &str, stage: &Stage, r: &mut Reporter) -> Result<()>
         Stage::Random => host::random(&g, r),
         Stage::Guidance => guidance::guidance(b, &g, r),
         Stage::Dcw => guidance::dcw(b, &g, r),
+        Stage::Repaint => repaint::operations(b, &g, r),
         Stage::Sinusoid => forward::sinusoid(b, &g, r),
         Stage::Packing => encoders::packing(b, &g, r),
         Stage::VaeDecode { vae: name } => vae::decode(b, &g, r, &*b.vae(name)?),

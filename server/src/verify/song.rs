@@ -2,19 +2,34 @@
 
 use super::bench::Bench;
 use super::golden::Golden;
-use super::kinds::TASKS;
 use super::report::{Kind, Reporter};
 use super::sampler::Params;
 use engine::sample::noise::NoiseKind;
-use engine::song::prepare::instruction;
-use engine::song::{Engine, EngineOptions, Metas, NoWatch, Output, SongRequest, StageTimes};
+use engine::song::{
+    ChunkMask, Engine, EngineOptions, Freedom, Metas, NoWatch, Output, Recording, Repainting,
+    SongRequest, StageTimes,
+};
 use engine::text::{parse_codes, prompt};
 use engine::{Error, Result};
 use serde_json::{Map, Value};
+use std::sync::Arc;
 
-/// Keys of a request that plain generation understands. A request with another key belongs to a
-/// task that is still to come.
-const KEYS: [&str; 29] = [
+/// Keys of a recorded request. The widths of the crossfades have no effect upstream.
+const KEYS: [&str; 43] = [
+    "task_type",
+    "src_audio",
+    "reference_audio",
+    "instruction",
+    "repainting_start",
+    "repainting_end",
+    "chunk_mask_mode",
+    "repaint_mode",
+    "repaint_strength",
+    "cover_noise_strength",
+    "repaint_latent_crossfade_frames",
+    "repaint_wav_crossfade_sec",
+    "track_name",
+    "use_tiled_decode",
     "audio_code_string",
     "audio_cover_strength",
     "captions",
@@ -46,22 +61,19 @@ const KEYS: [&str; 29] = [
     "velocity_ema_factor",
 ];
 
-/// Compares ids, condition, noise, times, latents and waveform of a text2music request.
+/// Compares ids, condition, noise, times, latents and waveform of a request.
 pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
     let parsed = g.params.get("request").and_then(Value::as_object);
     let keys = parsed.ok_or_else(|| Error::Corrupt("the header has no request".into()))?;
-    let task = keys
-        .get("task_type")
-        .and_then(Value::as_str)
-        .unwrap_or("text2music");
-    let plain = keys
+    if let Some((key, _)) = keys
         .iter()
-        .all(|(key, value)| value.is_null() || key == "task_type" || KEYS.contains(&key.as_str()));
-    if task != "text2music" || !plain {
-        r.not_built(TASKS);
-        return Ok(());
+        .find(|(key, value)| !value.is_null() && !KEYS.contains(&key.as_str()))
+    {
+        return Err(Error::Corrupt(format!(
+            "the recorded request has {key}, which this comparison does not know"
+        )));
     }
-    let request = request_of(g, keys)?;
+    let request = request_of(g, &b.stage("e2e/source_audio.safetensors")?, keys)?;
     let mut engine = Engine::open(EngineOptions {
         checkpoints: b.checkpoints(),
         device: b.device(),
@@ -85,12 +97,8 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
         r.exact(name, &ids.repeat(batch), &g.integers(name)?);
     }
     if let Some(want) = g.params.get("text_and_lyrics").and_then(Value::as_str) {
-        let texts = prompts(&request);
-        r.exact_text(
-            "text_and_lyrics",
-            &format!("{}\n\n{}", texts.0, texts.1),
-            want,
-        );
+        let [caption, lyrics] = &prepared.prompts;
+        r.exact_text("text_and_lyrics", &format!("{caption}\n\n{lyrics}"), want);
     }
     let starts = &prepared.schedule[..prepared.schedule.len() - 1];
     r.exact_f32("timesteps", starts, &g.array("timesteps")?.data);
@@ -104,7 +112,7 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
         (
             "context_latents",
             prepared.conditions[0].context.clone(),
-            Kind::BlockF32,
+            context_kind(&request),
         ),
     ];
     for (name, ours, kind) in known.iter().filter(|(name, _, _)| g.has(name)) {
@@ -115,59 +123,86 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
     r.compare("latents", &latents, &g.array("latents")?, kind);
     let mut audio = Vec::new();
     for item in latents.chunks_exact(latents.len() / batch) {
-        audio.push(engine.render(&request, item, &NoWatch)?);
+        audio.push(engine.render(&request, &prepared, item, &NoWatch)?);
     }
     waveform(g, r, &audio)
 }
 
-fn prompts(request: &SongRequest) -> (String, String) {
-    (
-        prompt::caption_prompt(
-            instruction(request),
-            &request.caption,
-            &request.metas,
-            request.duration_s,
-        ),
-        prompt::lyric_prompt(&request.language, &request.lyrics),
-    )
-}
-
-fn request_of(g: &Golden, keys: &Map<String, Value>) -> Result<SongRequest> {
+fn request_of(g: &Golden, audio: &Golden, keys: &Map<String, Value>) -> Result<SongRequest> {
     let text = |key: &str| keys.get(key).and_then(Value::as_str).map(str::to_owned);
     let model = g.params.get("model").and_then(Value::as_str);
     let model = model.ok_or_else(|| Error::Corrupt("the header names no model".into()))?;
+    let number = |key: &str| keys.get(key).and_then(Value::as_f64);
+    let task = text("task_type").unwrap_or_else(|| "text2music".into());
+    let recording = |key: &str, name: &str| match keys.get(key).is_some_and(|v| !v.is_null()) {
+        true => recorded(audio, name).map(Some),
+        false => Ok(None),
+    };
     Ok(SongRequest {
-        model: model.to_string(),
         caption: text("captions").unwrap_or_default(),
         lyrics: text("lyrics").unwrap_or_default(),
         language: text("vocal_language").unwrap_or_else(|| "unknown".into()),
-        instruction: prompt::TEXT2MUSIC.into(),
+        task: task.parse().map_err(Error::Corrupt)?,
+        instruction: text("instruction").unwrap_or_else(|| prompt::TEXT2MUSIC.into()),
+        source: recording("src_audio", "src_i16")?,
+        reference: recording("reference_audio", "ref_i16")?,
+        repainting: repainting_of(keys),
         metas: Metas {
             bpm: keys.get("bpm").and_then(Value::as_u64).map(|b| b as u32),
             key_scale: text("key_scale"),
             time_signature: text("time_signature"),
         },
-        duration_s: keys
-            .get("audio_duration")
-            .and_then(Value::as_f64)
-            .filter(|d| *d > 0.0),
+        duration_s: number("audio_duration").filter(|d| *d > 0.0),
         codes: match text("audio_code_string") {
             Some(codes) if !codes.trim().is_empty() => vec![parse_codes(&codes).codes],
             _ => Vec::new(),
         },
-        cover_strength: keys
-            .get("audio_cover_strength")
-            .and_then(Value::as_f64)
-            .unwrap_or(1.0),
-        planning: None,
-        seeds: seeds_of(g)?,
-        sampling: Params(keys).sampling()?,
+        cover_strength: number("audio_cover_strength").unwrap_or(1.0),
+        cover_noise_strength: number("cover_noise_strength").unwrap_or(0.0),
         // Recorded before normalisation.
         output: Output {
             normalize_db: None,
             ..Output::default()
         },
+        ..SongRequest::new(model, seeds_of(g)?, Params(keys).sampling()?)
     })
+}
+
+/// Codes are decoded in f32 whatever the run; a recording has gone through the autoencoder.
+fn context_kind(request: &SongRequest) -> Kind {
+    match request.source.is_some() && request.codes.is_empty() {
+        true => Kind::Vae,
+        false => Kind::BlockF32,
+    }
+}
+
+/// The part that is made anew, and how.
+fn repainting_of(keys: &Map<String, Value>) -> Repainting {
+    let text = |key: &str| keys.get(key).and_then(Value::as_str);
+    let number = |key: &str| keys.get(key).and_then(Value::as_f64);
+    Repainting {
+        start_s: number("repainting_start").unwrap_or(0.0),
+        end_s: number("repainting_end").filter(|end| *end >= 0.0),
+        mask: match text("chunk_mask_mode") {
+            Some("explicit") => ChunkMask::Explicit,
+            _ => ChunkMask::Auto,
+        },
+        freedom: match text("repaint_mode") {
+            Some("conservative") => Freedom::Conservative,
+            Some("aggressive") => Freedom::Aggressive,
+            _ => Freedom::Balanced(number("repaint_strength").unwrap_or(0.5)),
+        },
+        ..Repainting::default()
+    }
+}
+
+/// A recording of the file with all of them, `(channels, samples)` of 16 bits, as stereo.
+fn recorded(audio: &Golden, name: &str) -> Result<Recording> {
+    let planar = audio.integers(name)?;
+    let samples = planar.len() / engine::audio::CHANNELS;
+    let at = |c: usize, i: usize| planar[c * samples + i] as f32 / 32_768.0;
+    let interleaved = (0..samples).flat_map(|i| [at(0, i), at(1, i)]).collect();
+    Ok(Recording::Samples(Arc::new(interleaved)))
 }
 
 /// The header's `seeds`: one number or a list with commas.
