@@ -259,6 +259,7 @@ mod tests {
             names,
             [
                 "Qwen3-Embedding-0.6B",
+                "acestep-5Hz-lm-0.6B",
                 "acestep-v15-base",
                 "acestep-v15-turbo",
                 "vae"
