@@ -220,6 +220,9 @@ fn refusals_say_what_is_wrong() {
         flat[777] = x;
         wav(float(2, 48_000), &flat)
     };
+    // Frames of a packet.
+    let mut hungry = caf(&tones(48_000, 100));
+    hungry[40..44].fill(0xff);
     let html = b"<!DOCTYPE html><title>404</title>".repeat(40);
     for (bytes, part) in [
         (Vec::new(), "is empty"),
@@ -237,6 +240,7 @@ fn refusals_say_what_is_wrong() {
         (riff(1, 2, 0, 16, &[0; 400]), ""),
         (riff(1, 2, u32::MAX, 16, &[0; 400]), "samples per second"),
         (riff(1, 2, 48_000, 16, &[]), ""),
+        (hungry, "samples at once"),
         (riff(0x55, 2, 48_000, 16, &[0; 400]), ""),
     ] {
         let why = refusal(&bytes);
@@ -341,14 +345,18 @@ proptest! {
     #[test]
     fn damaged_files(
         index in 0usize..9,
-        // Headers are short: half of the damage is done there.
-        hits in prop::collection::vec((any::<bool>(), 0f64..1.0, any::<u8>()), 1..8),
+        // Headers are short: half of the damage is done there. Their fields are up to 8 bytes long.
+        hits in prop::collection::vec(
+            (any::<bool>(), 0f64..1.0, prop_oneof![Just(0), Just(0x7f), Just(0xff), any::<u8>()], 1usize..=8),
+            1..8,
+        ),
     ) {
         let mut bytes = any_format(index);
-        for (early, at, value) in hits {
+        for (early, at, value, run) in hits {
             let within = if early { bytes.len().min(120) } else { bytes.len() };
             let at = (within as f64 * at) as usize;
-            bytes[at] = value;
+            let end = (at + run).min(bytes.len());
+            bytes[at..end].fill(value);
         }
         assert_sound(read(&bytes, "upload"));
     }

@@ -33,7 +33,11 @@ const PADDING_S: f64 = 0.5;
 /// No honest recording within the limit is as large.
 const MAX_BYTES: u64 = 4 << 30;
 /// Sample rates that recordings have.
-const RATES: std::ops::RangeInclusive<u32> = 1_000..=768_000;
+const RATES: std::ops::RangeInclusive<u32> = 1_000..=384_000;
+/// Channels, and samples of one packet, that recordings have. Decoders set as much memory aside as
+/// a header claims.
+const MAX_CHANNELS: usize = 64;
+const MAX_PACKET: u64 = 1 << 22;
 /// Undecodable packets that are overlooked, as a share of all, and in any case.
 const BAD_SHARE: usize = 20;
 const BAD_FEW: usize = 2;
@@ -179,10 +183,26 @@ impl Reading<'_> {
             let opus = Opus::new(head).map_err(|why| self.fault(&format!("is refused: {why}")))?;
             return Ok(Decoder::Opus(Box::new(opus)));
         }
+        let channels = codec.channels.as_ref().map_or(0, |c| c.count());
+        let frames = codec.max_frames_per_packet.unwrap_or(0);
+        if channels > MAX_CHANNELS || frames.saturating_mul(channels.max(1) as u64) > MAX_PACKET {
+            let what = format!("claims {channels} channels and {frames} samples at once");
+            return Err(self.fault(&what));
+        }
+        if let Some(rate) = codec.sample_rate {
+            self.check_rate(rate)?;
+        }
         let made = symphonia::default::get_codecs()
             .make_audio_decoder(codec, &AudioDecoderOptions::default())
             .map_err(|e| self.fault(&format!("cannot be decoded: {e}")))?;
         Ok(Decoder::Other(made))
+    }
+
+    fn check_rate(&self, rate: u32) -> Result<()> {
+        match RATES.contains(&rate) {
+            true => Ok(()),
+            false => Err(self.fault(&format!("has {rate} samples per second"))),
+        }
     }
 
     /// Decodes packet after packet into the sink.
@@ -243,10 +263,7 @@ impl Reading<'_> {
         if spec.channels == 0 {
             return Err(self.fault("has no channels"));
         }
-        if !RATES.contains(&spec.rate) {
-            let what = format!("has {} samples per second", spec.rate);
-            return Err(self.fault(&what));
-        }
+        self.check_rate(spec.rate)?;
         if sink.spec.is_some_and(|s| s != spec) {
             return Err(self.fault("changes its sample rate or channels in the middle"));
         }

@@ -13,6 +13,9 @@ const WIDTH: f64 = 6.0;
 /// Cut-off as a share of the lower Nyquist frequency.
 const ROLL_OFF: f64 = 0.99;
 
+/// Sums that are computed side by side.
+const LANES: usize = 8;
+
 /// One stereo sample.
 type Frame = [f32; CHANNELS];
 
@@ -21,12 +24,13 @@ pub struct Resampler {
     /// Periods of input and output that last equally long.
     from: usize,
     to: usize,
-    /// Weights per phase.
+    /// Frames under the kernel, and their weights by phase, each once per channel: the sums of
+    /// both channels are one product of flat rows.
     taps: usize,
     weights: Vec<f32>,
     /// Input that is still needed. It begins as silence, so that the first output finds what
     /// lies before it at 0 as every other does.
-    held: Vec<Frame>,
+    held: Vec<f32>,
     /// Frames that were held once and are not any more.
     origin: usize,
     /// Frames given and made so far.
@@ -43,13 +47,13 @@ impl Resampler {
         let (o, n) = (from as f64, to as f64);
         let f = ROLL_OFF * o.min(n);
         let before = (WIDTH * o / f).ceil() as usize;
-        let taps = 2 * before + 2;
-        let mut weights = Vec::with_capacity(to * taps);
+        let taps = (2 * before + 2).next_multiple_of(LANES / CHANNELS);
+        let mut weights = Vec::with_capacity(to * taps * CHANNELS);
         for phase in 0..to {
             let first = (from * phase / to) as f64 - before as f64;
             for i in 0..taps {
                 let t = f * ((first + i as f64) / o - phase as f64 / n);
-                weights.push(kernel(t, f / o) as f32);
+                weights.extend([kernel(t, f / o) as f32; CHANNELS]);
             }
         }
         Resampler {
@@ -57,7 +61,7 @@ impl Resampler {
             to,
             taps,
             weights,
-            held: vec![[0.0; CHANNELS]; before],
+            held: vec![0.0; before * CHANNELS],
             origin: 0,
             given: 0,
             made: 0,
@@ -69,14 +73,14 @@ impl Resampler {
         self.given += frames.len();
         if self.from == self.to {
             self.made = self.given;
-            return out.extend(frames.iter().flatten());
+            return out.extend_from_slice(frames.as_flattened());
         }
-        self.held.extend_from_slice(frames);
+        self.held.extend_from_slice(frames.as_flattened());
         self.make(usize::MAX, out);
         // Outputs to come start here.
         let next = self.from * (self.made / self.to) + self.from * (self.made % self.to) / self.to;
-        let done = (next - self.origin).min(self.held.len());
-        self.held.drain(..done);
+        let done = (next - self.origin).min(self.held.len() / CHANNELS);
+        self.held.drain(..done * CHANNELS);
         self.origin += done;
     }
 
@@ -88,21 +92,31 @@ impl Resampler {
         let whole = self.given / self.from * self.to;
         let total = whole + (self.given % self.from * self.to).div_ceil(self.from);
         let rest = (total - self.made).div_ceil(self.to) * self.from + self.taps;
-        self.held.resize(self.held.len() + rest, [0.0; CHANNELS]);
+        self.held.resize(self.held.len() + rest * CHANNELS, 0.0);
         self.make(total, out);
     }
 
     /// Outputs up to `total` for which all input is there.
     fn make(&mut self, total: usize, out: &mut Vec<f32>) {
+        let width = self.taps * CHANNELS;
+        // Phase and input of the next output, kept up from output to output.
+        let mut phase = self.made % self.to;
+        let mut part = self.from * phase;
+        let mut at = self.from * (self.made / self.to) + part / self.to - self.origin;
+        part %= self.to;
         while self.made < total {
-            let phase = self.made % self.to;
-            let at = self.from * (self.made / self.to) + self.from * phase / self.to - self.origin;
-            let Some(window) = self.held.get(at..at + self.taps) else {
+            let Some(window) = self.held.get(at * CHANNELS..at * CHANNELS + width) else {
                 break;
             };
-            let weights = &self.weights[phase * self.taps..][..self.taps];
-            out.extend(dot(window, weights));
+            out.extend_from_slice(&dot(window, &self.weights[phase * width..][..width]));
             self.made += 1;
+            phase += 1;
+            part += self.from;
+            at += part / self.to;
+            part %= self.to;
+            if phase == self.to {
+                phase = 0;
+            }
         }
     }
 }
@@ -118,19 +132,16 @@ fn kernel(t: f64, scale: f64) -> f64 {
     scale * sinc * window
 }
 
-/// Four sums per channel, so that they can be computed at once.
-fn dot(x: &[Frame], weights: &[f32]) -> Frame {
-    const LANES: usize = 4;
-    let mut sums = [[0f32; CHANNELS]; LANES];
-    let (xs, ws) = (x.chunks(LANES), weights.chunks(LANES));
-    for (x, w) in xs.zip(ws) {
-        for (sum, (x, w)) in sums.iter_mut().zip(x.iter().zip(w)) {
-            sum[0] += x[0] * w;
-            sum[1] += x[1] * w;
+/// Products of flat rows, in as many sums as vectors have lanes; even lanes are the left channel.
+fn dot(x: &[f32], weights: &[f32]) -> Frame {
+    let mut sums = [0f32; LANES];
+    for (x, w) in x.chunks_exact(LANES).zip(weights.chunks_exact(LANES)) {
+        for ((sum, x), w) in sums.iter_mut().zip(x).zip(w) {
+            *sum += x * w;
         }
     }
-    let [a, b, c, d] = sums;
-    [a[0] + b[0] + (c[0] + d[0]), a[1] + b[1] + (c[1] + d[1])]
+    let channel = |c: usize| sums.iter().skip(c).step_by(CHANNELS).sum();
+    [channel(0), channel(1)]
 }
 
 fn gcd(a: usize, b: usize) -> usize {
