@@ -9,7 +9,7 @@ use std::path::Path;
 
 /// What a successful run printed as JSON.
 fn json(dir: &Path, args: &[&str]) -> Value {
-    let output = run(dir, &[args, &["--json"]].concat());
+    let output = run(dir, &[args, &["--json", "--threads=1"]].concat());
     let text = stderr(&output);
     assert_eq!(output.status.code(), Some(0), "{args:?}: {text}");
     serde_json::from_slice(&output.stdout).expect("one object")
