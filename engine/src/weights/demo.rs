@@ -6,7 +6,9 @@ use super::checkpoint::Checkpoint;
 use super::published::{self, Kind, alternating, changed};
 use super::random::Component;
 use super::tree::{TEXT_ENCODER, VAE};
-use super::write::{Partial, Progress, check_space, checkpoint_bytes, unwritable, write_file};
+use super::write::{
+    Partial, Progress, check_space, checkpoint_bytes, unwritable, write_file, write_json,
+};
 use crate::error::{Error, Result};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -16,13 +18,19 @@ const MARKER: &str = "DEMO.txt";
 /// Changes whenever other bytes are written.
 const MARKER_TEXT: &str = "acestep demonstration tree, version 2\n\
     Random weights: good for trying the program, not for listening.\n";
-/// The marker of the version before, which is the same tree without the language model.
+/// The marker of the version before: the same tree without the language model, and with as many
+/// audio codes as published models have.
 const MARKER_TEXT_1: &str = "acestep demonstration tree, version 1\n\
     Random weights: good for trying the program, not for listening.\n";
 /// The language model's directory.
 const LM: &str = "acestep-5Hz-lm-0.6B";
-/// Audio codes of the language model: few, so that it opens at once, and all of them legal.
+/// Audio codes of the language model: few, so that it opens at once.
 const AUDIO_CODES: usize = 2048;
+/// Levels of the DiTs' quantiser. Their product is [`AUDIO_CODES`], so that every part of the
+/// tree knows the codes of every other.
+const LEVELS: [u32; 6] = [4, 4, 4, 4, 4, 2];
+/// Levels in a tree of version 1, those of published models.
+const LEVELS_1: [u32; 6] = [8, 8, 8, 5, 5, 5];
 /// Frames of silence; the engine repeats them where it needs more.
 const SILENCE_FRAMES: usize = 900;
 const SEED: u64 = 0;
@@ -56,37 +64,70 @@ pub fn demo(out: &Path) -> Result<()> {
     }
 }
 
-/// Makes a tree of version 1 one of this version. What it has stays as it is.
+/// Makes a tree of version 1 one of this version. Its weights stay as they are.
 fn renew(out: &Path) -> Result<()> {
-    for component in components().into_iter().filter(|c| c.name == LM) {
+    for component in components() {
         let dir = out.join(component.name);
-        if !dir.exists() {
-            let bytes = needed_bytes(std::slice::from_ref(&component))?;
-            check_space(&dir, bytes)?;
-            let partial = Partial::begin(&dir)?;
-            let mut silent = |_: u64, _: u64| {};
-            component.write(partial.path(), SEED, &mut Progress::new(bytes, &mut silent))?;
-            // Fails when another process was faster; what counts is what is there now.
-            let finished = partial.finish();
-            if !dir.exists() {
-                finished?;
-            }
-        }
-        if let Err(what) = check(&component, &dir) {
-            return Err(Error::Output(format!(
-                "{} is not the demonstration's model of this name ({what}): move it to another \
-                 place, or choose an empty or new directory",
-                dir.display()
-            )));
+        match component.kind {
+            Kind::Lm => add(&component, &dir)?,
+            Kind::Dit => renew_config(&component, &dir)?,
+            Kind::Text | Kind::Vae => {}
         }
     }
     // The marker changes last and at once, so that a tree is never taken for more than it is.
-    let marker = out.join(MARKER);
-    let partial = Partial::begin(&marker)?;
-    let file = partial.path().join(MARKER);
-    write_file(&file, MARKER_TEXT.as_bytes())?;
-    std::fs::rename(&file, &marker).map_err(|e| unwritable(&marker, &e))?;
+    replace(&out.join(MARKER), |file| {
+        write_file(file, MARKER_TEXT.as_bytes())
+    })?;
     accept(out)
+}
+
+/// Adds a component, unless it is there.
+fn add(component: &Component, dir: &Path) -> Result<()> {
+    if !dir.exists() {
+        let bytes = needed_bytes(std::slice::from_ref(component))?;
+        check_space(dir, bytes)?;
+        let partial = Partial::begin(dir)?;
+        let mut silent = |_: u64, _: u64| {};
+        component.write(partial.path(), SEED, &mut Progress::new(bytes, &mut silent))?;
+        // Fails when another process was faster; what counts is what is there now.
+        let finished = partial.finish();
+        if !dir.exists() {
+            finished?;
+        }
+    }
+    check(component, dir).map_err(|what| not_ours(dir, &what))
+}
+
+/// Gives a DiT of version 1 the levels of this one.
+fn renew_config(component: &Component, dir: &Path) -> Result<()> {
+    let file = dir.join("config.json");
+    let before = changed(
+        component.config.clone(),
+        json!({"fsq_input_levels": LEVELS_1}),
+    );
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    match serde_json::from_str::<Value>(&text) {
+        Ok(found) if found == before => replace(&file, |file| write_json(file, &component.config)),
+        Ok(found) if found == component.config => Ok(()),
+        _ => Err(not_ours(dir, "its config.json has been changed")),
+    }
+}
+
+/// Something else has the name of a part of the tree.
+fn not_ours(dir: &Path, what: &str) -> Error {
+    Error::Output(format!(
+        "{} is not the demonstration's model of this name ({what}): move it to another place, or \
+         choose an empty or new directory",
+        dir.display()
+    ))
+}
+
+/// Gives a file new contents, at once.
+fn replace(file: &Path, write: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    let partial = Partial::begin(file)?;
+    let new = partial.path().join("new");
+    write(&new)?;
+    std::fs::rename(&new, file).map_err(|e| unwritable(file, &e))
 }
 
 /// Bytes on the disk, with room for tokenizers and silences.
@@ -184,6 +225,7 @@ fn dit(turbo: bool) -> Value {
         published::dit(turbo),
         json!({
             "fsq_dim": 64,
+            "fsq_input_levels": LEVELS,
             "hidden_size": 64,
             "intermediate_size": 192,
             "layer_types": alternating(4),

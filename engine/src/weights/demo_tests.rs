@@ -43,6 +43,8 @@ fn it_is_complete_small_and_the_same_every_time() {
         let config = DitConfig::load(&model.path).unwrap();
         let checkpoint = Checkpoint::open(&model.path).unwrap();
         assert_eq!(config.is_turbo, model.name.ends_with("turbo"));
+        let codes: u32 = config.fsq_input_levels.iter().product();
+        assert_eq!(codes as usize, AUDIO_CODES);
         let silence = Silence::load(&model.path, &checkpoint, 64).unwrap();
         assert_eq!(silence.frames, SILENCE_FRAMES);
         let rms =
@@ -108,6 +110,13 @@ fn version_1(out: &Path) {
     demo(out).unwrap();
     fs::remove_dir_all(out.join(LM)).unwrap();
     fs::write(out.join(MARKER), MARKER_TEXT_1).unwrap();
+    for component in components().iter().filter(|c| c.kind == Kind::Dit) {
+        let config = changed(
+            component.config.clone(),
+            json!({"fsq_input_levels": LEVELS_1}),
+        );
+        write_json(&out.join(component.name).join("config.json"), &config).unwrap();
+    }
 }
 
 #[test]
@@ -144,6 +153,14 @@ fn a_model_put_into_an_older_tree_stays() {
     assert_eq!(fs::read_to_string(&mine).unwrap(), "mine");
 
     fs::remove_dir_all(old.join(LM)).unwrap();
+    let config = old.join("acestep-v15-base/config.json");
+    let theirs = fs::read(&config).unwrap();
+    fs::write(&config, "{}").unwrap();
+    let text = demo(&old).unwrap_err().to_string();
+    assert!(text.contains("acestep-v15-base"), "{text}");
+    assert_eq!(fs::read_to_string(&config).unwrap(), "{}");
+    fs::write(&config, theirs).unwrap();
+
     fs::remove_dir_all(old.join(VAE)).unwrap();
     let text = demo(&old).unwrap_err().to_string();
     assert!(text.contains("damaged") && text.contains(VAE), "{text}");
