@@ -234,6 +234,43 @@ fn codes_are_understood() {
     assert_ne!(ask("1,2")["caption"], numbers["caption"]);
 }
 
+#[test]
+fn a_recording_is_understood_as_its_codes() {
+    let (dir, _) = with_demo();
+    let dir = dir.path();
+    let song = [
+        "generate",
+        "--prompt=pop",
+        "--steps=1",
+        "--seed=5",
+        "--duration=10",
+    ];
+    json(dir, &song);
+    let heard = json(
+        dir,
+        &[
+            "understand",
+            "song.wav",
+            "--seed=1",
+            "--codes-out=codes.txt",
+        ],
+    );
+    assert_eq!(
+        (&heard["codes"], &heard["seconds_of_codes"]),
+        (&50.into(), &10.0.into())
+    );
+    let read = json(dir, &["understand", "codes.txt", "--seed=1"]);
+    assert_eq!(read["caption"], heard["caption"]);
+    // The codes can be made music of again.
+    json(dir, &[&song[..], &["--codes=codes.txt"]].concat());
+
+    std::fs::write(dir.join("words.txt"), "la la").expect("written");
+    let text = refusal(dir, &["understand", "words.txt"]);
+    assert!(text.contains("words.txt"), "{text}");
+    let text = refusal(dir, &["understand", "song.wav", "--model=nobody"]);
+    assert!(text.contains("nobody"), "{text}");
+}
+
 /// Arguments, and what the refusal must name.
 const WRONG: &[(&[&str], &str)] = &[
     (&["generate", "--prompt=x", "--lm-top-k=5"], "--thinking"),

@@ -9,27 +9,30 @@ use std::path::Path;
 /// More than the text of the codes of the longest song takes; no file is read further.
 const FILE_LIMIT: u64 = 1 << 20;
 
+/// How codes are written, for refusals.
+const FORM: &str = "<|audio_code_N|>, or numbers with commas between them";
+
 /// The codes that `argument` names. `from` is the flag or argument it was given for.
 pub fn read(from: &str, argument: &str) -> Result<Vec<u32>> {
     let file = Path::new(argument);
     // A text of many codes is longer than any path, which is not an error here.
-    let is_file = file.is_file();
-    let text = match is_file {
-        true => read_text(from, file)?,
-        false => Some(argument.to_owned()),
+    let (codes, what) = match file.is_file() {
+        true => (of_file(from, file)?, "a file without audio codes"),
+        false => (of_text(from, argument)?, "neither a file nor audio codes"),
     };
-    match text.map(|text| of_text(from, &text)) {
-        Some(Ok(Some(codes))) => Ok(codes),
-        Some(Err(error)) => Err(error),
-        Some(Ok(None)) | None if is_file => Err(Error::Request(format!(
-            "{from}: the file {argument} holds no audio codes; they are written \
-             <|audio_code_N|>, or as numbers with commas between them"
-        ))),
-        _ => Err(Error::Request(format!(
-            "{from}: {:?} is neither a file nor audio codes; these are written \
-             <|audio_code_N|>, or as numbers with commas between them",
+    codes.ok_or_else(|| {
+        Error::Request(format!(
+            "{from}: {:?} is {what}; these are written {FORM}",
             shorten(argument)
-        ))),
+        ))
+    })
+}
+
+/// The codes in a file; `None` when it holds something else.
+pub fn of_file(from: &str, file: &Path) -> Result<Option<Vec<u32>>> {
+    match read_text(from, file)? {
+        Some(text) => of_text(from, &text),
+        None => Ok(None),
     }
 }
 
@@ -103,9 +106,9 @@ mod tests {
             ("nowhere.txt", "neither a file nor"),
             ("", "neither a file nor"),
             ("64000", "1 of the 1 audio codes"),
-            (words.as_str(), "holds no audio codes"),
-            (bytes.as_str(), "holds no audio codes"),
-            (long.as_str(), "holds no audio codes"),
+            (words.as_str(), "a file without audio codes"),
+            (bytes.as_str(), "a file without audio codes"),
+            (long.as_str(), "a file without audio codes"),
         ] {
             let error = read("--codes", argument).unwrap_err();
             assert!(matches!(error, Error::Request(_)), "{error}");

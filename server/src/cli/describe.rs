@@ -12,6 +12,7 @@ use crate::resolve::{Caller, ModelFacts, resolve};
 use engine::song::{DescribeRequest, Description, Engine, EngineOptions, Facts, Subject};
 use engine::{Error, Result};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Instant;
 use uuid::Uuid;
 
@@ -32,10 +33,18 @@ pub struct DescribeArgs {
     pub model: ModelArgs,
 }
 
+/// What is to be described.
+pub enum Material {
+    /// Texts or codes.
+    Subject(Subject),
+    /// A recording, whose codes are those of this diffusion model, without a name the default.
+    Recording(PathBuf, Option<String>),
+}
+
 /// What a subcommand wants described.
 pub struct Wanted {
-    /// The subject.
-    pub subject: Subject,
+    /// What is to be described.
+    pub material: Material,
     /// The user's own values, not checked yet; a value that is not given stays `None`.
     pub known: RawRequest,
     /// Temperature where no flag says another.
@@ -46,6 +55,8 @@ pub struct Wanted {
 pub struct Described {
     /// What the model wrote, and what was known.
     pub description: Description,
+    /// What was described.
+    pub subject: Subject,
     /// Name of the language model.
     lm: String,
     /// Name of the device.
@@ -63,25 +74,32 @@ pub fn describe(wanted: Wanted, args: &DescribeArgs) -> Result<Described> {
     let (started, env) = (Instant::now(), Env::of_process());
     args.model.device.check(&env)?;
     let noise = noise(&env)?;
-    let request = request(wanted, args)?;
+    let (mut request, recording) = request(wanted, args)?;
     let checkpoints = args.model.dir(&env)?;
-    let device = match args.lm.open_device(&args.model.device, &env)? {
-        Some(device) => device,
-        None => args.model.device.open_with(&env)?,
-    };
-    let name = device.backend.caps().name.clone();
+    let device = args.model.device.open_with(&env)?;
+    let lm_device = args.lm.open_device(&args.model.device, &env)?;
+    let name = lm_device.as_ref().unwrap_or(&device);
+    let name = name.backend.caps().name.clone();
     let mut engine = Engine::open(EngineOptions {
         checkpoints,
         device,
-        lm_device: None,
+        lm_device,
         noise,
     })?;
     let bar = Bar::new();
-    let loaded = engine.load_lm(args.lm.lm.as_deref(), &bar);
-    let load_s = started.elapsed().as_secs_f64();
-    let description = loaded.and_then(|()| engine.describe(&request, &bar));
+    let run = || {
+        engine.load_lm(args.lm.lm.as_deref(), &bar)?;
+        let load_s = started.elapsed().as_secs_f64();
+        if let Some((file, model)) = recording {
+            let model = engine.checkpoints().dit(model.as_deref())?.name.clone();
+            let codes = engine.codes_of_audio(&model, &file, &bar)?;
+            request.subject = Subject::Codes(codes);
+        }
+        Ok((load_s, engine.describe(&request, &bar)?))
+    };
+    let done = run();
     bar.clear();
-    let description = description?;
+    let (load_s, description) = done?;
     for event in &description.events {
         eprintln!("{event}");
     }
@@ -94,6 +112,7 @@ pub fn describe(wanted: Wanted, args: &DescribeArgs) -> Result<Described> {
     }
     Ok(Described {
         description,
+        subject: request.subject,
         lm: engine.lm().unwrap_or_default().to_owned(),
         device: name,
         seed: request.seed,
@@ -102,8 +121,12 @@ pub fn describe(wanted: Wanted, args: &DescribeArgs) -> Result<Described> {
     })
 }
 
-/// The flags as the engine wants them, checked as those of a song are.
-fn request(wanted: Wanted, args: &DescribeArgs) -> Result<DescribeRequest> {
+/// A file, and the name of a diffusion model.
+type Recording = (PathBuf, Option<String>);
+
+/// The flags as the engine wants them, checked as those of a song are. The codes of a recording
+/// are still to be found.
+fn request(wanted: Wanted, args: &DescribeArgs) -> Result<(DescribeRequest, Option<Recording>)> {
     let mut raw = wanted.known;
     args.lm.fill(&mut raw);
     raw.lm_temperature = raw.lm_temperature.or(Some(wanted.temperature));
@@ -125,8 +148,12 @@ fn request(wanted: Wanted, args: &DescribeArgs) -> Result<DescribeRequest> {
     let planning = song
         .planning
         .ok_or_else(|| Error::Bug("a request without a planning".into()))?;
-    Ok(DescribeRequest {
-        subject: wanted.subject,
+    let (subject, recording) = match wanted.material {
+        Material::Subject(subject) => (subject, None),
+        Material::Recording(file, model) => (Subject::Codes(Vec::new()), Some((file, model))),
+    };
+    let request = DescribeRequest {
+        subject,
         known: Facts {
             metas: song.metas,
             duration_s: song.duration_s,
@@ -136,7 +163,8 @@ fn request(wanted: Wanted, args: &DescribeArgs) -> Result<DescribeRequest> {
         seed: song.seeds.first().copied().unwrap_or(0),
         constrained: planning.constrained,
         debug: planning.debug,
-    })
+    };
+    Ok((request, recording))
 }
 
 impl Described {

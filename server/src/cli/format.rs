@@ -1,7 +1,7 @@
 //! `acestep format`: a caption and lyrics, rewritten in the language model's own form.
 
 use super::Outcome;
-use super::describe::{DescribeArgs, Wanted, describe};
+use super::describe::{DescribeArgs, Material, Wanted, describe};
 use super::generate::{number, read_lyrics};
 use crate::fields::RawRequest;
 use engine::song::Subject;
@@ -54,10 +54,10 @@ pub fn run(args: Args) -> Result<Outcome> {
         lyrics.clone().unwrap_or_default(),
     );
     let wanted = Wanted {
-        subject: Subject::Texts {
+        material: Material::Subject(Subject::Texts {
             caption: caption.clone(),
             lyrics: words.clone(),
-        },
+        }),
         known: RawRequest {
             prompt: args.prompt,
             lyrics,

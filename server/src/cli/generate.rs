@@ -270,7 +270,7 @@ fn format(args: &Args) -> Result<FormatFlag> {
 }
 
 /// Refuses an output that could not be written after all the work.
-fn check_writable(flag: &str, out: &Path) -> Result<()> {
+pub fn check_writable(flag: &str, out: &Path) -> Result<()> {
     let refuse = |why: String| Err(Error::Output(format!("{flag} {}: {why}", out.display())));
     if out.is_dir() {
         return refuse("this is a directory; name a file".into());

@@ -46,7 +46,7 @@ pub enum Command {
     Format(Box<format::Args>),
     /// Invent caption, lyrics and metadata from a wish
     Sample(Box<sample::Args>),
-    /// Describe music that is given as audio codes
+    /// Describe a recording, or music that is given as audio codes
     Understand(Box<understand::Args>),
     /// Compare every stage with reference tensors
     Verify(verify::Args),

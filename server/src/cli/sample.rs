@@ -1,7 +1,7 @@
 //! `acestep sample`: a song in words, invented from a wish.
 
 use super::Outcome;
-use super::describe::{DescribeArgs, Wanted, describe};
+use super::describe::{DescribeArgs, Material, Wanted, describe};
 use crate::fields::RawRequest;
 use engine::Result;
 use engine::song::{Subject, Wish};
@@ -27,10 +27,10 @@ pub struct Args {
 /// Invents a song and prints it.
 pub fn run(args: Args) -> Result<Outcome> {
     let wanted = Wanted {
-        subject: Subject::Wish(Wish {
+        material: Material::Subject(Subject::Wish(Wish {
             query: args.query,
             instrumental: args.instrumental,
-        }),
+        })),
         known: RawRequest {
             vocal_language: args.language,
             ..RawRequest::default()
