@@ -167,19 +167,18 @@ fn compressed_formats() {
         ("tones.flac", 1e-3),
         ("tones.ogg", 0.05),
         ("tones.opus", 0.03),
+        ("tones.m4a", 0.02),
     ] {
         let pcm = read(&sample(name), name).unwrap_or_else(|e| panic!("{name}: {e}"));
         assert_eq!(pcm.len(), 48_000, "{name}: delay and padding are cut");
         let off = distance(&pcm, &frames);
         assert!(off <= limit, "{name}: off by {off}");
     }
-    // A bare stream does not say how much its encoder added, and edit lists are not followed.
-    for name in ["tones.aac", "tones.m4a"] {
-        let pcm = read(&sample(name), name).unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert!((48_000..=48_000 + 2 * 4096).contains(&pcm.len()), "{name}");
-        let off = distance(&pcm[2 * 1024..], &frames);
-        assert!(off <= 0.02, "{name}: off by {off}");
-    }
+    // A bare stream does not say how much its encoder added.
+    let pcm = read(&sample("tones.aac"), "tones.aac").expect("read");
+    assert!((48_000..=48_000 + 2 * 4096).contains(&pcm.len()));
+    let off = distance(&pcm[2 * 1024..], &frames);
+    assert!(off <= 0.02, "aac: off by {off}");
 }
 
 #[test]

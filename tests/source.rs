@@ -2,15 +2,17 @@
 
 use engine::audio::read::{MAX_SECONDS, read, read_bytes};
 use engine::audio::{AudioFormat, Mp3, Pcm, write};
+use engine::backend::Device;
 use engine::backend::cpu::CpuBackend;
 use engine::models::vae_encoder::encode_overlap;
 use engine::program::Math;
+use engine::sample::noise::NoiseKind;
 use engine::song::loaded::{LoadedDit, LoadedVae};
-use engine::song::{NoWatch, Stage, Watch};
+use engine::song::{Engine, EngineOptions, NoWatch, Stage, Watch};
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
 
 /// A part of a demonstration tree that is written once.
@@ -130,7 +132,7 @@ fn codes_are_of_five_frames_each() {
         .expect("encoded");
     let codes = dit.encode_codes(&cpu, &latents).expect("coded");
     assert_eq!(codes.len(), 5);
-    assert!(codes.iter().all(|c| *c < 64_000));
+    assert!(codes.iter().all(|c| (*c as usize) < dit.config.codes()));
     let one = dit
         .encode_codes(&cpu, &latents[5 * 64..10 * 64])
         .expect("coded");
@@ -154,6 +156,49 @@ fn file_of(pcm: &[f32], format: AudioFormat) -> Result<Vec<f32>> {
     };
     write(&path, pcm, format)?;
     read(&path, MAX_SECONDS, &NoWatch)
+}
+
+/// A file to its codes in one call, which are those of its latents; nothing to hear is refused.
+#[test]
+fn a_file_has_the_codes_of_its_latents() {
+    let mut engine = Engine::open(EngineOptions {
+        checkpoints: demo(""),
+        device: Device {
+            backend: Arc::new(cpu()),
+            math: Math::F32,
+        },
+        lm_device: None,
+        noise: NoiseKind::default(),
+    })
+    .expect("the tree opens");
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("song.wav");
+    let mut codes_of = |samples: &[f32]| {
+        let rate = 48_000;
+        write(&path, Pcm { samples, rate }, AudioFormat::Wav32).expect("written");
+        engine.codes_of_audio("acestep-v15-turbo", &path, &NoWatch)
+    };
+    let pcm = music(1920 * 23 + 5);
+    let codes = codes_of(&pcm).expect("coded");
+
+    let cpu = cpu();
+    let dit = LoadedDit::open("turbo", &demo("acestep-v15-turbo"), Math::F32).expect("opens");
+    let vae = LoadedVae::open(&demo("vae"), Math::F32).expect("the VAE opens");
+    let encoder = vae.encoder(&cpu, Math::F32).expect("it has an encoder");
+    let latents = encoder.latents(&pcm, &NoWatch).expect("encoded");
+    assert_eq!(codes, dit.encode_codes(&cpu, &latents).expect("coded"));
+    assert_eq!(codes.len(), 5);
+
+    for (pcm, part) in [
+        (vec![1e-7; 96_000], "song.wav is silent"),
+        (music(1000), "1000 samples"),
+    ] {
+        let refused = codes_of(&pcm);
+        assert!(
+            matches!(&refused, Err(Error::Request(why)) if why.contains(part)),
+            "{refused:?}"
+        );
+    }
 }
 
 /// What the writer writes, the reader reads.

@@ -1,6 +1,7 @@
 //! PCM to files and back: formats, levels, a writer that never leaves half a file behind, and a
 //! reader that trusts nothing.
 
+mod edits;
 pub mod level;
 mod mp3;
 mod opus;

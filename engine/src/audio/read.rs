@@ -4,6 +4,7 @@
 //! length that is allowed and not by what a header claims; whatever is wrong with one is an error
 //! that names it.
 
+use super::edits::{self, Edit};
 use super::opus::Opus;
 use super::resample::Resampler;
 use super::{CHANNELS, Pcm};
@@ -53,8 +54,7 @@ const CONVERT: &str = "convert it to wav, flac, mp3, ogg, opus or m4a (AAC-LC)";
 
 /// Reads a file of at most `most_s` seconds: interleaved stereo at [`RATE`]. Mono is doubled; of
 /// more than two channels the first two are taken. The content tells the format, not the name.
-/// What an encoder adds in front and behind is cut where the format says how much it is, but for
-/// AAC: its 20 to 50 ms of silence in front stay.
+/// What an encoder adds in front and behind is cut where the file says how much it is.
 ///
 /// # Errors
 /// [`Error::Request`] when it is not a file, not audio, broken, cut off, too long or not numbers;
@@ -135,7 +135,8 @@ impl Reading<'_> {
         fault(self.name, what, CONVERT)
     }
 
-    fn run(&self, source: Box<dyn MediaSource>) -> Result<Vec<f32>> {
+    fn run(&self, mut source: Box<dyn MediaSource>) -> Result<Vec<f32>> {
+        let edit = edits::edit_of(&mut *source);
         let stream = MediaSourceStream::new(source, Default::default());
         let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
         let mut reader = symphonia::default::get_probe()
@@ -155,7 +156,10 @@ impl Reading<'_> {
             return Err(self.too_long(Some(seconds)));
         }
         let mut decoder = self.decoder(codec)?;
-        let mut sink = Sink::default();
+        let mut sink = Sink {
+            edit,
+            ..Sink::default()
+        };
         self.pump(&mut *reader, track.id, &mut decoder, &mut sink)?;
         let given_s = sink.seconds();
         if let Some(seconds) = declared
@@ -282,6 +286,9 @@ impl Reading<'_> {
             return Err(self.fault("has no sample in it"));
         };
         resampler.finish(&mut sink.out);
+        if sink.out.is_empty() {
+            return Err(self.fault("has no sample in it"));
+        }
         // Sums of samples of absurd height can still leave the numbers.
         if !sink.out.iter().all(|x| x.is_finite()) {
             return Err(self.fault("has samples that are not finite numbers"));
@@ -339,6 +346,8 @@ struct Sink {
     spec: Option<Spec>,
     resampler: Option<Resampler>,
     frames: Vec<[f32; CHANNELS]>,
+    /// What is heard of all.
+    edit: Option<Edit>,
     /// Sample times so far.
     given: u64,
     out: Vec<f32>,
@@ -347,8 +356,13 @@ struct Sink {
 impl Sink {
     fn push(&mut self, spec: Spec, samples: &[f32]) {
         self.spec = Some(spec);
-        let frames = samples.chunks_exact(spec.channels);
-        self.given += frames.len() as u64;
+        let (given, count) = (self.given, (samples.len() / spec.channels) as u64);
+        self.given += count;
+        let (skip, heard) = self.edit.map_or((0, u64::MAX), |e| e.samples(spec.rate));
+        // Where what is heard starts and ends, counted from here.
+        let within = |at: u64| at.saturating_sub(given).min(count) as usize * spec.channels;
+        let heard = within(skip)..within(skip.saturating_add(heard));
+        let frames = samples[heard].chunks_exact(spec.channels);
         self.frames.clear();
         self.frames.extend(frames.map(|f| match *f {
             [mono] => [mono, mono],
