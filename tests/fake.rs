@@ -2,7 +2,8 @@
 //! demand.
 
 use engine::song::{
-    Composed, DescribeRequest, Description, Song, SongItem, SongRequest, Stage, StageTimes, Watch,
+    Composed, DescribeRequest, Description, Facts, Metas, Song, SongItem, SongRequest, Stage,
+    StageTimes, Subject, Watch,
 };
 use engine::{Error, Result};
 use server::config::{Config, Flags};
@@ -30,8 +31,20 @@ struct State {
     /// What loading ends with.
     load_error: Option<Error>,
     lm_error: Option<Error>,
+    /// Loading a language model brings the engine down.
+    lm_panic: bool,
     loads: usize,
+    /// Names of the language models that were to be loaded, `None` for the default.
+    lm_loads: Vec<Option<String>>,
+    /// Models that were loaded anew, and those that were forgotten.
+    reloaded: Vec<String>,
+    unloaded: Vec<String>,
     seen: Vec<SongRequest>,
+    described: Vec<DescribeRequest>,
+    /// What was worked on, in order.
+    order: Vec<String>,
+    /// Descriptions that ended because they were given up.
+    given_up: usize,
 }
 
 impl Steering {
@@ -60,6 +73,41 @@ impl Steering {
     /// Loading a language model fails from now on.
     pub fn fail_lm(&self, error: Error) {
         self.with(|s| s.lm_error = Some(error));
+    }
+
+    /// Loading a language model panics from now on, or does not.
+    pub fn panic_lm(&self, panics: bool) {
+        self.with(|s| s.lm_panic = panics);
+    }
+
+    /// Loading goes well from now on.
+    pub fn repair(&self) {
+        self.with(|s| (s.load_error, s.lm_error) = (None, None));
+    }
+
+    /// The language models that were to be loaded, `None` for the default.
+    pub fn lm_loads(&self) -> Vec<Option<String>> {
+        self.with(|s| s.lm_loads.clone())
+    }
+
+    /// Models that were loaded anew, and those that were forgotten.
+    pub fn exchanged(&self) -> (Vec<String>, Vec<String>) {
+        self.with(|s| (s.reloaded.clone(), s.unloaded.clone()))
+    }
+
+    /// The descriptions that were asked for.
+    pub fn described(&self) -> Vec<DescribeRequest> {
+        self.with(|s| s.described.clone())
+    }
+
+    /// What was worked on, in order.
+    pub fn order(&self) -> Vec<String> {
+        self.with(|s| s.order.clone())
+    }
+
+    /// How many descriptions were given up.
+    pub fn given_up(&self) -> usize {
+        self.with(|s| s.given_up)
     }
 
     /// How often a model was loaded.
@@ -100,22 +148,92 @@ impl SongMaker for FakeMaker {
         })
     }
 
+    fn reload(&mut self, model: &str, watch: &dyn Watch) -> Result<()> {
+        self.load(model, watch)?;
+        self.0.with(|s| s.reloaded.push(model.to_owned()));
+        Ok(())
+    }
+
+    fn unload(&mut self, model: &str) {
+        self.0.with(|s| s.unloaded.push(model.to_owned()));
+    }
+
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
+        self.0.with(|s| s.lm_loads.push(name.map(str::to_owned)));
         self.0.wait_while(watch, |s| s.load_held)?;
+        if self.0.with(|s| s.lm_panic) {
+            panic!("asked for by a test");
+        }
         self.0.with(|s| s.lm_error.clone().map_or(Ok(()), Err))?;
         Ok(name.unwrap_or("acestep-5Hz-lm-0.6B").to_owned())
     }
 
-    fn describe(&mut self, request: &DescribeRequest, _: &dyn Watch) -> Result<Description> {
+    fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
+        self.load_lm(name, watch)
+    }
+
+    /// Completes the metadata.
+    fn compose(
+        &mut self,
+        request: &SongRequest,
+        _: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Composed> {
+        self.0.with(|s| s.seen.push(request.clone()));
+        self.0.wait_while(watch, |s| s.held)?;
+        let mut composed = Composed::unplanned(request);
+        let known = Facts {
+            metas: request.metas.clone(),
+            duration_s: request.duration_s,
+            language: None,
+        };
+        let facts = known.or(invented());
+        composed.planned = true;
+        composed.request.metas = facts.metas;
+        composed.request.duration_s = facts.duration_s;
+        Ok(composed)
+    }
+
+    /// The text steers: `panic`, `device` and `nothing` go wrong in their ways.
+    fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {
+        self.0.with(|s| {
+            s.order.push("description".into());
+            s.described.push(request.clone());
+        });
+        let held = self.0.wait_while(watch, |s| s.held);
+        if held.is_err() {
+            self.0.with(|s| s.given_up += 1);
+        }
+        held?;
+        let text = match &request.subject {
+            Subject::Wish(wish) => wish.query.as_str(),
+            Subject::Texts { caption, .. } => caption.as_str(),
+            Subject::Codes(_) => "",
+        };
+        let (caption, lyrics) = match text {
+            "panic" => panic!("asked for by a test"),
+            "device" => return Err(Error::Device("the device is gone".into())),
+            "nothing" => (None, None),
+            text => (Some(format!("{text} indeed")), Some("la la la".into())),
+        };
+        let facts = match text {
+            "nothing" => request.known.clone(),
+            _ => request.known.clone().or(invented()),
+        };
         Ok(Description {
-            facts: request.known.clone(),
-            ..Description::default()
+            caption,
+            lyrics,
+            facts,
+            events: Vec::new(),
         })
     }
 
     /// The caption steers: `panic`, `device` and `huge` fail in their ways.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
-        self.0.with(|s| s.seen.push(request.clone()));
+        self.0.with(|s| {
+            s.order.push(format!("song {}", request.caption));
+            s.seen.push(request.clone());
+        });
         watch.progress(Stage::Diffuse, 1, 2);
         self.0.wait_while(watch, |s| s.held)?;
         match request.caption.as_str() {
@@ -138,6 +256,19 @@ impl SongMaker for FakeMaker {
             composed: Composed::unplanned(request),
             times: StageTimes::default(),
         })
+    }
+}
+
+/// What the fake language model writes.
+fn invented() -> Facts {
+    Facts {
+        metas: Metas {
+            bpm: Some(99),
+            key_scale: Some("D minor".into()),
+            time_signature: Some("3".into()),
+        },
+        duration_s: Some(42.0),
+        language: Some("fr".into()),
     }
 }
 
@@ -184,6 +315,12 @@ impl Fake {
             dir,
             server: Some(server),
         })
+    }
+
+    /// Makes a folder of a language model.
+    pub fn add_lm(&self, name: &str) {
+        let dir = self.dir.path().join("checkpoints").join(name);
+        std::fs::create_dir_all(dir).expect("a directory");
     }
 
     /// The directory of the server's data.

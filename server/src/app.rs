@@ -1,10 +1,13 @@
 //! What every part of a running server shares.
 
 use crate::budget::{Budget, IN_FLIGHT};
+use crate::calls::Call;
 use crate::config::Config;
 use crate::jobs::{Averages, Job, JobStore, MemoryStore};
+use crate::lm::{InitLlm, LmState};
 use crate::queue::Queue;
 use crate::resolve::Resolved;
+use crate::slots::Slots;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, RwLock};
@@ -32,12 +35,16 @@ pub struct App {
     pub budget: Budget,
     /// Jobs.
     pub jobs: Arc<dyn JobStore>,
-    /// Jobs that wait for the engine.
-    pub queue: Queue<Ticket>,
+    /// What waits for the engine.
+    pub queue: Queue<Ticket, Call>,
     /// Seconds per job.
     pub averages: Averages,
+    /// Names of the models to have.
+    slots: RwLock<Slots>,
     /// Names of the models that are loaded.
     loaded: RwLock<Vec<String>>,
+    /// The language model.
+    lm: RwLock<LmState>,
     /// Set once, when the server is to end.
     stopping: AtomicBool,
 }
@@ -69,26 +76,51 @@ impl App {
             jobs: Arc::new(MemoryStore::default()),
             queue: Queue::new(config.queue_maxsize),
             averages: Averages::new(config.avg_job_seconds, config.avg_window),
+            slots: RwLock::new(config.models.clone()),
             loaded: RwLock::default(),
+            lm: RwLock::new(LmState {
+                configured: config.lm_model.clone(),
+                loaded: None,
+                blocked: config.init_llm == InitLlm::Never,
+            }),
             stopping: AtomicBool::new(false),
             config,
         })
     }
 
+    /// Names of the models to have, as they are now.
+    pub fn slots(&self) -> Slots {
+        read(&self.slots)
+    }
+
+    /// Changes the models to have.
+    pub fn change_slots<T>(&self, change: impl FnOnce(&mut Slots) -> T) -> T {
+        change(&mut write(&self.slots))
+    }
+
     /// Names of the loaded models.
     pub fn loaded(&self) -> Vec<String> {
-        self.loaded
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone()
+        read(&self.loaded)
     }
 
     /// Replaces the names of the loaded models.
     pub fn set_loaded(&self, names: Vec<String>) {
-        *self
-            .loaded
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = names;
+        *write(&self.loaded) = names;
+    }
+
+    /// The language model as it is now.
+    pub fn lm(&self) -> LmState {
+        read(&self.lm)
+    }
+
+    /// Changes what is known of the language model.
+    pub fn change_lm(&self, change: impl FnOnce(&mut LmState)) {
+        change(&mut write(&self.lm));
+    }
+
+    /// Name of the language model in results, also where it did not run.
+    pub fn lm_model(&self) -> String {
+        self.lm().shown()
     }
 
     /// Fails a job with a reason, in the store and in the log.
@@ -110,4 +142,16 @@ impl App {
             self.fail(ticket.id, "the server was stopped before the job began");
         }
     }
+}
+
+/// A copy of what a lock guards. Nothing panics while one is held.
+fn read<T: Clone>(lock: &RwLock<T>) -> T {
+    lock.read()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone()
+}
+
+fn write<T>(lock: &RwLock<T>) -> std::sync::RwLockWriteGuard<'_, T> {
+    lock.write()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
 }

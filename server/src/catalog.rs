@@ -2,6 +2,7 @@
 
 use crate::app::App;
 use crate::resolve::ModelFacts;
+use crate::slots::Slots;
 use engine::models::config::DitConfig;
 use engine::weights::Checkpoints;
 use engine::weights::tree::Model;
@@ -19,18 +20,18 @@ pub fn facts(checkpoints: &Path, name: &str) -> ModelFacts {
     }
 }
 
-/// The name of the model that a request gets: a configured one by its name, else the primary.
-pub fn choose<'a>(configured: &'a [String], asked: Option<&str>) -> &'a str {
-    let primary = configured.first().map_or("", String::as_str);
+/// The name of the model that a request gets: one of a slot by its name, else the primary.
+pub fn choose(slots: &Slots, asked: Option<&str>) -> String {
+    let primary = slots.primary();
     let Some(asked) = asked.map(str::trim).filter(|name| !name.is_empty()) else {
-        return primary;
+        return primary.to_owned();
     };
     let asked = asked.strip_prefix("acestep/").unwrap_or(asked);
-    match configured.iter().find(|name| *name == asked) {
+    match slots.names().into_iter().find(|name| name == asked) {
         Some(name) => name,
         None => {
             tracing::warn!("model {asked:?} is not loaded; {primary} is used");
-            primary
+            primary.to_owned()
         }
     }
 }
@@ -50,8 +51,8 @@ fn tasks(is_turbo: bool) -> &'static [&'static str] {
 
 /// The model list in its documented form: the default model first, the others by name.
 pub fn documented(app: &App) -> Value {
-    let loaded = app.loaded();
-    let primary = app.config.primary();
+    let (loaded, slots, lm) = (app.loaded(), app.slots(), app.lm());
+    let primary = slots.primary();
     let tree = Checkpoints::open(&app.config.checkpoints).ok();
     let list = |models: Option<&[Model]>| -> Vec<String> {
         models
@@ -61,7 +62,8 @@ pub fn documented(app: &App) -> Value {
             .collect()
     };
     let mut names = list(tree.as_ref().map(Checkpoints::dits));
-    let lms = list(tree.as_ref().map(Checkpoints::lms));
+    let mut lms = list(tree.as_ref().map(Checkpoints::lms));
+    lms.extend(lm.loaded.clone().filter(|name| !lms.contains(name)));
     for name in &loaded {
         if !names.contains(name) {
             names.push(name.clone());
@@ -81,14 +83,14 @@ pub fn documented(app: &App) -> Value {
         .collect();
     let lms: Vec<Value> = lms
         .iter()
-        .map(|name| json!({ "name": name, "is_loaded": false }))
+        .map(|name| json!({ "name": name, "is_loaded": lm.loaded.as_ref() == Some(name) }))
         .collect();
     json!({
         "models": models,
         "default_model": primary,
         "lm_models": lms,
-        "loaded_lm_model": null,
-        "llm_initialized": false,
+        "loaded_lm_model": lm.loaded,
+        "llm_initialized": lm.loaded.is_some(),
     })
 }
 
@@ -117,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_model_is_chosen_among_the_configured() {
-        let configured = ["a".to_owned(), "b".to_owned()];
+        let slots = Slots::new("a".into(), None, Some("b".into()));
         for (asked, expected) in [
             (None, "a"),
             (Some("a"), "a"),
@@ -127,7 +129,7 @@ mod tests {
             (Some("c"), "a"),
             (Some(""), "a"),
         ] {
-            assert_eq!(choose(&configured, asked), expected, "{asked:?}");
+            assert_eq!(choose(&slots, asked), expected, "{asked:?}");
         }
     }
 }

@@ -4,6 +4,8 @@
 
 use crate::auth::ApiKey;
 use crate::env::Env;
+use crate::lm::InitLlm;
+use crate::slots::Slots;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -32,6 +34,8 @@ pub struct Flags {
     pub api_key: Option<String>,
     /// `--no-init`
     pub no_init: Option<bool>,
+    /// `--init-llm`
+    pub init_llm: bool,
     /// `--lm-model-path`
     pub lm_model: Option<String>,
 }
@@ -47,10 +51,12 @@ pub struct Config {
     pub api_key: Option<ApiKey>,
     /// Directory with the model folders.
     pub checkpoints: PathBuf,
-    /// Names of the models, the primary one first; the others load with it.
-    pub models: Vec<String>,
-    /// Name of the language model, as answers show it.
-    pub lm_model: String,
+    /// Names of the models at start; the others load with the primary one.
+    pub models: Slots,
+    /// Whether the language model loads with them.
+    pub init_llm: InitLlm,
+    /// Name of the language model, if one was said.
+    pub lm_model: Option<String>,
     /// Where temporary files and results go.
     pub tmp_dir: PathBuf,
     /// Jobs that may wait.
@@ -104,6 +110,8 @@ impl Config {
         env.parsed::<usize>("ACESTEP_QUEUE_WORKERS", COUNT)?;
         env.parsed::<u64>("ACESTEP_GENERATION_TIMEOUT", "a whole number of seconds")?;
         known_switch(env, "ACESTEP_USE_FLASH_ATTENTION")?;
+        known_switch(env, "ACESTEP_LM_OFFLOAD_TO_CPU")?;
+        known_lm_backend(env)?;
         Ok(Config {
             host: flags
                 .host
@@ -118,8 +126,13 @@ impl Config {
                 .lm_model
                 .as_deref()
                 .or(env.text("ACESTEP_LM_MODEL_PATH"))
-                .and_then(last_component)
-                .unwrap_or_else(|| "acestep-5Hz-lm-0.6B".into()),
+                .and_then(last_component),
+            init_llm: match flags.init_llm {
+                true => InitLlm::Always,
+                false => {
+                    InitLlm::parse(env.text("ACESTEP_INIT_LLM"), env.switch("ACESTEP_INIT_LLM"))
+                }
+            },
             tmp_dir,
             queue_maxsize: env.parsed("ACESTEP_QUEUE_MAXSIZE", COUNT)?.unwrap_or(200),
             avg_job_seconds,
@@ -147,11 +160,6 @@ impl Config {
         })
     }
 
-    /// The primary model.
-    pub fn primary(&self) -> &str {
-        self.models.first().map_or("", String::as_str)
-    }
-
     /// Where result files go.
     pub fn audio_dir(&self) -> PathBuf {
         self.tmp_dir.join("api_audio")
@@ -171,6 +179,17 @@ fn known_switch(env: &Env, name: &str) -> Result<()> {
     Err(Error::Request(format!(
         "{name} must be true or false, got \"{text}\"; correct it or unset it"
     )))
+}
+
+/// Every language model runs on our own engine, whichever of upstream's is named.
+fn known_lm_backend(env: &Env) -> Result<()> {
+    match env.text("ACESTEP_LM_BACKEND") {
+        None | Some("vllm" | "pt" | "mlx") => Ok(()),
+        Some(other) => Err(Error::Request(format!(
+            "ACESTEP_LM_BACKEND must be vllm, pt or mlx, got \"{other}\"; it has no effect, so \
+             unset it"
+        ))),
+    }
 }
 
 /// The flag beats both variables; of these the narrower one counts.
@@ -199,30 +218,29 @@ fn models_format(env: &Env) -> Result<ModelsFormat> {
 }
 
 /// Names of the models; with the folder that a path of the primary model names.
-fn models(env: &Env) -> Result<(Vec<String>, Option<PathBuf>)> {
-    let primary = env
-        .text("ACESTEP_CONFIG_PATH")
-        .unwrap_or("acestep-v15-turbo");
-    let parent = Path::new(primary)
-        .parent()
-        .filter(|p| !p.as_os_str().is_empty());
-    let mut names: Vec<String> = Vec::new();
-    for (variable, text) in [
-        ("ACESTEP_CONFIG_PATH", Some(primary)),
-        ("ACESTEP_CONFIG_PATH2", env.text("ACESTEP_CONFIG_PATH2")),
-        ("ACESTEP_CONFIG_PATH3", env.text("ACESTEP_CONFIG_PATH3")),
-    ] {
-        let Some(text) = text else { continue };
-        let name = last_component(text).ok_or_else(|| {
+fn models(env: &Env) -> Result<(Slots, Option<PathBuf>)> {
+    let name = |variable: &str, text: &str| {
+        last_component(text).ok_or_else(|| {
             Error::Request(format!(
                 "{variable} must name a model folder, got \"{text}\""
             ))
-        })?;
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    Ok((names, parent.map(Path::to_path_buf)))
+        })
+    };
+    let other = |variable: &str| {
+        let text = env.text(variable);
+        text.map(|text| name(variable, text)).transpose()
+    };
+    const PRIMARY: &str = "ACESTEP_CONFIG_PATH";
+    let primary = env.text(PRIMARY).unwrap_or("acestep-v15-turbo");
+    let parent = Path::new(primary)
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty());
+    let slots = Slots::new(
+        name(PRIMARY, primary)?,
+        other("ACESTEP_CONFIG_PATH2")?,
+        other("ACESTEP_CONFIG_PATH3")?,
+    );
+    Ok((slots, parent.map(Path::to_path_buf)))
 }
 
 fn last_component(path: &str) -> Option<String> {
@@ -244,7 +262,7 @@ mod tests {
         assert_eq!((c.host.as_str(), c.port), ("127.0.0.1", 8001));
         assert!(c.api_key.is_none());
         assert_eq!(c.checkpoints, Path::new("checkpoints"));
-        assert_eq!(c.models, ["acestep-v15-turbo"]);
+        assert_eq!(c.models.names(), ["acestep-v15-turbo"]);
         assert_eq!(c.audio_dir(), Path::new(".cache/acestep/tmp/api_audio"));
         assert_eq!(
             (c.queue_maxsize, c.avg_job_seconds, c.avg_window),
@@ -253,7 +271,7 @@ mod tests {
         assert!(c.no_init);
         assert_eq!(c.models_format, ModelsFormat::Envelope);
         assert_eq!(c.workers, 1);
-        assert_eq!(c.lm_model, "acestep-5Hz-lm-0.6B");
+        assert_eq!((c.lm_model, c.init_llm), (None, InitLlm::Auto));
     }
 
     #[test]
@@ -271,17 +289,21 @@ mod tests {
             ("ACESTEP_MODELS_FORMAT", "openrouter"),
             ("ACESTEP_DATA_DIR", "/data"),
             ("ACESTEP_LM_MODEL_PATH", "x/acestep-5Hz-lm-4B"),
+            ("ACESTEP_LM_BACKEND", "mlx"),
+            ("ACESTEP_LM_OFFLOAD_TO_CPU", "true"),
+            ("ACESTEP_INIT_LLM", "false"),
         ]);
         assert_eq!((c.host.as_str(), c.port), ("0.0.0.0", 9000));
         assert!(c.api_key.is_some());
-        assert_eq!(c.models, ["acestep-v15-base", "acestep-v15-turbo"]);
-        assert_eq!(c.primary(), "acestep-v15-base");
+        assert_eq!(c.models.names(), ["acestep-v15-base", "acestep-v15-turbo"]);
+        assert_eq!(c.models.primary(), "acestep-v15-base");
+        assert_eq!(c.init_llm, InitLlm::Never);
         assert_eq!(c.checkpoints, Path::new("/models"));
         assert_eq!((c.queue_maxsize, c.avg_job_seconds), (3, 2.5));
         assert!(!c.no_init);
         assert_eq!(c.models_format, ModelsFormat::OpenRouter);
         assert_eq!(c.tmp_dir, Path::new("/data/tmp"));
-        assert_eq!(c.lm_model, "acestep-5Hz-lm-4B");
+        assert_eq!(c.lm_model.as_deref(), Some("acestep-5Hz-lm-4B"));
     }
 
     #[test]
@@ -293,6 +315,7 @@ mod tests {
             port: Some(0),
             api_key: Some("  ".into()),
             no_init: Some(true),
+            init_llm: true,
             lm_model: Some("acestep-5Hz-lm-1.7B".into()),
         };
         let env = Env::of(&[
@@ -303,6 +326,7 @@ mod tests {
             ("ACESTEP_API_PORT", "not a number"),
             ("ACESTEP_API_KEY", "x"),
             ("ACESTEP_NO_INIT", "0"),
+            ("ACESTEP_INIT_LLM", "0"),
         ]);
         let c = Config::new(&flags, &env).unwrap();
         assert_eq!(
@@ -310,7 +334,8 @@ mod tests {
             (Path::new("/c"), Path::new("/d/tmp"))
         );
         assert_eq!((c.host.as_str(), c.port, c.no_init), ("::1", 0, true));
-        assert_eq!(c.lm_model, "acestep-5Hz-lm-1.7B");
+        assert_eq!(c.lm_model.as_deref(), Some("acestep-5Hz-lm-1.7B"));
+        assert_eq!(c.init_llm, InitLlm::Always);
         assert!(c.api_key.is_none(), "a blank key switches the check off");
     }
 
@@ -332,6 +357,8 @@ mod tests {
             "ACESTEP_AVG_WINDOW",
             "ACESTEP_API_WORKERS",
             "ACESTEP_MODELS_FORMAT",
+            "ACESTEP_LM_BACKEND",
+            "ACESTEP_LM_OFFLOAD_TO_CPU",
         ] {
             let error = Config::new(&Flags::default(), &Env::of(&[(name, "x1")])).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

@@ -3,7 +3,7 @@
 use crate::app::{App, Ticket};
 use crate::resolve::{Echo, Resolved};
 use crate::seeds;
-use engine::audio::{self, Pcm};
+use engine::audio::{self, AudioFormat, Pcm};
 use engine::song::{Composed, Song};
 use engine::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -21,9 +21,26 @@ pub struct Finished {
     /// The job.
     pub ticket: Ticket,
     /// What the engine made.
-    pub song: Song,
+    pub made: Made,
     /// When the engine began.
     pub started: Instant,
+}
+
+/// What the engine made of a job.
+pub enum Made {
+    /// Music.
+    Song(Box<Song>),
+    /// Only what the language model says of it.
+    Analysis(Box<Composed>),
+}
+
+impl Made {
+    fn composed(&self) -> &Composed {
+        match self {
+            Made::Song(song) => &song.composed,
+            Made::Analysis(composed) => composed,
+        }
+    }
 }
 
 /// Writes songs until the engine thread ends.
@@ -34,7 +51,7 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
             job.progress = 0.99;
             job.stage = "Preparing audio data...".into();
         });
-        let written = catch_unwind(AssertUnwindSafe(|| write_all(&app.audio_dir, &finished)))
+        let written = catch_unwind(AssertUnwindSafe(|| write(&app.audio_dir, &finished)))
             .unwrap_or_else(|_| Err(Error::Bug("the audio could not be encoded".into())));
         app.averages.add(finished.started.elapsed().as_secs_f64());
         match written {
@@ -45,7 +62,7 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
                 app.jobs.update(id, &mut |job| {
                     job.succeed(std::mem::take(&mut result), SystemTime::now());
                 });
-                for event in &finished.song.composed.events {
+                for event in &finished.made.composed().events {
                     tracing::info!("job {id}: grammar: {event}");
                 }
                 tracing::info!("job {id} succeeded in {seconds:.2} s");
@@ -55,18 +72,24 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
     }
 }
 
+fn write(dir: &Path, finished: &Finished) -> Result<Vec<PathBuf>> {
+    match &finished.made {
+        Made::Song(song) => write_all(dir, song, finished.ticket.resolved.format),
+        Made::Analysis(_) => Ok(Vec::new()),
+    }
+}
+
 /// Writes every item; on failure none is left.
-fn write_all(dir: &Path, finished: &Finished) -> Result<Vec<PathBuf>> {
+fn write_all(dir: &Path, song: &Song, format: AudioFormat) -> Result<Vec<PathBuf>> {
     // The folder may have been removed since the start.
     std::fs::create_dir_all(dir)
         .map_err(|e| Error::Output(format!("cannot make the folder {} ({e})", dir.display())))?;
-    let format = finished.ticket.resolved.format;
     let mut files = Vec::new();
-    for item in &finished.song.items {
+    for item in &song.items {
         let path = dir.join(format!("{}.{}", Uuid::new_v4(), format.extension()));
         let pcm = Pcm {
             samples: &item.pcm,
-            rate: finished.song.sample_rate,
+            rate: song.sample_rate,
         };
         if let Err(error) = audio::write(&path, pcm, format) {
             files
@@ -120,16 +143,29 @@ fn result(
     seconds: f64,
 ) -> String {
     let Resolved { echo, notes, .. } = &finished.ticket.resolved;
-    let made = &finished.song;
-    let request = &made.composed.request;
-    let seeds: Vec<u64> = made.items.iter().map(|item| item.seed).collect();
-    let seed_value = seeds::text(&seeds);
-    let info = generation_info(made, seconds, notes);
-    let metas = metas(echo, made);
-    let items: Vec<Item> = files
-        .iter()
+    let composed = finished.made.composed();
+    let request = &composed.request;
+    let seed_value = seeds::text(&request.seeds);
+    let (urls, info, length_s, model): (Vec<String>, _, _, _) = match &finished.made {
+        Made::Song(song) => (
+            files.iter().map(|file| audio_url(file)).collect(),
+            generation_info(song, seconds, notes),
+            Some(song.frames as f64 / 25.0),
+            request.model.as_str(),
+        ),
+        Made::Analysis(_) => (
+            vec![String::new()],
+            "Analysis Only Mode Complete".to_owned(),
+            None,
+            "None (Analysis Only)",
+        ),
+    };
+    let metas = metas(echo, composed, length_s);
+    let lm_model = app.lm_model();
+    let items: Vec<Item> = urls
+        .into_iter()
         .map(|file| Item {
-            file: audio_url(file),
+            file,
             wave: "",
             status: 1,
             create_time,
@@ -139,8 +175,8 @@ fn result(
             metas: metas.clone(),
             generation_info: &info,
             seed_value: &seed_value,
-            lm_model: &app.config.lm_model,
-            dit_model: &request.model,
+            lm_model: &lm_model,
+            dit_model: model,
             progress: 1.0,
             stage: "succeeded",
         })
@@ -150,20 +186,22 @@ fn result(
 }
 
 /// The user's own values, else those of the language model; what is not known reads `N/A`.
-fn metas(echo: &Echo, made: &Song) -> Value {
+/// `length_s` is how long the music is, if there is some.
+fn metas(echo: &Echo, composed: &Composed, length_s: Option<f64>) -> Value {
     let Composed {
         request, planned, ..
-    } = &made.composed;
+    } = composed;
     let known = &request.metas;
     let text = |own: &str, known: &Option<String>| match (own.trim(), known) {
         ("", Some(known)) => known.clone(),
         ("", None) => "N/A".to_owned(),
         _ => own.to_owned(),
     };
+    let duration = request.duration_s.or(length_s);
     let bpm = echo.bpm.or(known.bpm.map(i64::from));
     let mut metas = json!({
         "bpm": bpm.map_or(json!("N/A"), |bpm| json!(bpm)),
-        "duration": request.duration_s.unwrap_or(made.frames as f64 / 25.0),
+        "duration": duration.map_or(json!("N/A"), |s| json!(s)),
         "genres": "N/A",
         "keyscale": text(&echo.key_scale, &known.key_scale),
         "timesignature": text(&echo.time_signature, &known.time_signature),
@@ -267,7 +305,9 @@ mod tests {
             prompt: "my caption".into(),
             ..Echo::default()
         };
-        let metas = metas(&echo, &made(true));
+        let unheard = metas(&echo, &made(true).composed, None);
+        assert_eq!(unheard["duration"], "N/A");
+        let metas = metas(&echo, &made(true).composed, Some(10.0));
         assert_eq!(metas["bpm"], 120);
         assert_eq!(metas["keyscale"], "D minor");
         assert_eq!(metas["timesignature"], "N/A");

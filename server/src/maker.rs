@@ -1,16 +1,31 @@
 //! What the server needs of an engine. Tests put a fake in its place.
 
 use engine::Result;
-use engine::song::{DescribeRequest, Description, Engine, Song, SongRequest, Watch};
+use engine::song::{
+    Composed, DescribeRequest, Description, Engine, Song, SongRequest, StageTimes, Watch,
+};
 
 /// Makes songs, one at a time, on the thread that owns it.
 pub trait SongMaker {
     /// Loads a model, so that the first song does not wait for it.
     fn load(&mut self, model: &str, watch: &dyn Watch) -> Result<()>;
+    /// Loads a model anew, also one that is loaded already; when it fails, that one stays.
+    fn reload(&mut self, model: &str, watch: &dyn Watch) -> Result<()>;
+    /// Forgets a model.
+    fn unload(&mut self, model: &str);
     /// Makes the song.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song>;
-    /// Loads a language model, without a name the first there is; returns its name.
+    /// What the language model adds to a request.
+    fn compose(
+        &mut self,
+        request: &SongRequest,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Composed>;
+    /// Loads a language model, without a name the default; returns its name.
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
+    /// As `load_lm`, also when it is loaded already; when it fails, the one before stays.
+    fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
     /// Describes a song in words. A language model must be loaded.
     fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description>;
 }
@@ -24,12 +39,34 @@ impl SongMaker for Engine {
         Engine::load(self, model, watch)
     }
 
+    fn reload(&mut self, model: &str, watch: &dyn Watch) -> Result<()> {
+        Engine::reload(self, model, watch)
+    }
+
+    fn unload(&mut self, model: &str) {
+        Engine::unload(self, model);
+    }
+
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
         Engine::make(self, request, watch)
     }
 
+    fn compose(
+        &mut self,
+        request: &SongRequest,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Composed> {
+        Engine::compose(self, request, times, watch)
+    }
+
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
         Engine::load_lm(self, name, watch)?;
+        Ok(self.lm().unwrap_or_default().to_owned())
+    }
+
+    fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
+        Engine::reload_lm(self, name, watch)?;
         Ok(self.lm().unwrap_or_default().to_owned())
     }
 

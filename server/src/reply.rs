@@ -126,6 +126,20 @@ struct Envelope<T> {
 
 /// Success in the envelope.
 pub fn success(data: impl Serialize) -> Reply {
+    envelope(200, data, None)
+}
+
+/// An error in the envelope, with the status of success; some clients look only there.
+pub fn envelope_error(code: u16, error: String) -> Refused {
+    Box::new(envelope(code, (), Some(error)))
+}
+
+/// Work that was begun and failed.
+pub fn failure(error: String) -> Refused {
+    envelope_error(500, error)
+}
+
+fn envelope(code: u16, data: impl Serialize, error: Option<String>) -> Reply {
     let timestamp = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default()
@@ -135,8 +149,8 @@ pub fn success(data: impl Serialize) -> Reply {
         StatusCode::OK,
         &Envelope {
             data,
-            code: 200,
-            error: None,
+            code,
+            error,
             timestamp,
             extra: None,
         },

@@ -1,10 +1,14 @@
-//! The engine thread: owns the engine, loads models, runs jobs in order.
+//! The engine thread: owns the engine, loads models, runs jobs in order and calls between them.
 
 use crate::app::{App, Ticket};
-use crate::finish::Finished;
+use crate::calls::{Answer, Call, CallWatch, Init, Unable};
+use crate::finish::{Finished, Made};
+use crate::lm::{LmLoader, NoLm};
 use crate::maker::{OpenMaker, SongMaker};
 use crate::progress::{JobWatch, LoadWatch};
+use crate::queue::Next;
 use crate::resolve::LmNeed;
+use engine::song::{DescribeRequest, Description, SongRequest, StageTimes, Watch};
 use engine::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -17,8 +21,11 @@ pub struct Worker {
     app: Arc<App>,
     open: OpenMaker,
     maker: Option<Box<dyn SongMaker>>,
+    /// Whether the models were loaded into this engine.
+    is_ready: bool,
     /// Why the models could not be loaded; every later job fails with it.
     failure: Option<Error>,
+    lm: LmLoader,
     finish: SyncSender<Finished>,
 }
 
@@ -29,7 +36,9 @@ impl Worker {
             app,
             open,
             maker: None,
+            is_ready: false,
             failure: None,
+            lm: LmLoader::default(),
             finish,
         }
     }
@@ -39,29 +48,32 @@ impl Worker {
         self.ready(None)
     }
 
-    /// Runs jobs until the queue is closed.
+    /// Runs jobs and calls until the queue is closed.
     pub fn run(mut self) {
-        while let Some(ticket) = self.app.queue.pop() {
-            self.job(ticket);
+        while let Some(next) = self.app.queue.pop() {
+            match next {
+                Next::Job(ticket) => self.job(ticket),
+                Next::Call(call) if call.is_abandoned() => {}
+                Next::Call(Call::Describe(request, answer)) => {
+                    let described = self.describe(&request, &answer);
+                    // Whoever waited may have gone away.
+                    let _ = answer.send(described);
+                }
+                Next::Call(Call::Init(init, answer)) => {
+                    let done = self.init(&init, &answer);
+                    let _ = answer.send(done);
+                }
+            }
         }
     }
 
-    fn job(&mut self, ticket: Ticket) {
+    fn job(&mut self, mut ticket: Ticket) {
         let id = ticket.id;
-        if let Err(error) = self.ready(Some(id)) {
+        let loaded = self.ready(Some(id)).map_err(|error| reason(&error));
+        if let Err(reason) = loaded.and_then(|()| self.lm_for(&mut ticket)) {
             // Failed jobs count, loading does not.
             self.app.averages.add(0.0);
-            return self.app.fail(id, &error.to_string());
-        }
-        if ticket.resolved.lm == LmNeed::Required
-            && let Some(maker) = &mut self.maker
-            && let Err(error) = maker.load_lm(
-                ticket.resolved.lm_model.as_deref(),
-                &LoadWatch::new(&self.app, Some(id)),
-            )
-        {
-            self.app.averages.add(0.0);
-            return self.app.fail(id, &format!("5Hz LM init failed: {error}"));
+            return self.app.fail(id, &reason);
         }
         let started = Instant::now();
         self.app.jobs.update(id, &mut |job| {
@@ -70,10 +82,10 @@ impl Worker {
             job.stage = "running".into();
         });
         match self.make(&ticket) {
-            Ok(song) => {
+            Ok(made) => {
                 let finished = Finished {
                     ticket,
-                    song,
+                    made,
                     started,
                 };
                 if let Err(lost) = self.finish.send(finished) {
@@ -88,23 +100,36 @@ impl Worker {
         }
     }
 
-    /// Makes the song. A panic costs the job and the engine, not the server.
-    fn make(&mut self, ticket: &Ticket) -> Result<engine::song::Song> {
-        let Some(maker) = &mut self.maker else {
-            return Err(Error::Bug("no engine is open".into()));
-        };
-        let request = &ticket.resolved.song;
-        let watch = JobWatch::new(&self.app, ticket.id, request.seeds.len());
-        match catch_unwind(AssertUnwindSafe(|| maker.make(request, &watch))) {
-            Ok(result) => result,
-            Err(_) => {
-                self.maker = None;
-                self.app.set_loaded(Vec::new());
-                Err(Error::Bug(
-                    "the engine stopped unexpectedly; it starts anew for the next job".into(),
-                ))
-            }
+    /// Makes the song, or only what the language model says of it.
+    fn make(&mut self, ticket: &Ticket) -> Result<Made> {
+        let (request, app) = (&ticket.resolved.song, self.app.clone());
+        let watch = JobWatch::new(&app, ticket.id, request.seeds.len());
+        if !ticket.resolved.analysis_only {
+            let song = self.guarded(|maker| maker.make(request, &watch))?;
+            return Ok(Made::Song(Box::new(song)));
         }
+        let request = without_codes(request);
+        let mut times = StageTimes::default();
+        let composed = self.guarded(|maker| maker.compose(&request, &mut times, &watch))?;
+        Ok(Made::Analysis(Box::new(composed)))
+    }
+
+    /// Works with the engine. A panic costs the work and the engine, not the server.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut dyn SongMaker) -> Result<T>) -> Result<T> {
+        let (maker, open) = (&mut self.maker, &mut self.open);
+        let worked = catch_unwind(AssertUnwindSafe(|| match maker {
+            Some(maker) => work(&mut **maker),
+            none => work(&mut **none.insert(open()?)),
+        }));
+        worked.unwrap_or_else(|_| {
+            self.maker = None;
+            self.is_ready = false;
+            self.app.set_loaded(Vec::new());
+            self.app.change_lm(|state| state.loaded = None);
+            Err(Error::Bug(
+                "the engine stopped unexpectedly; it starts anew for the next job".into(),
+            ))
+        })
     }
 
     /// Sees to it that an engine with the primary model is there. Failures are remembered, so
@@ -113,42 +138,105 @@ impl Worker {
         if let Some(failure) = &self.failure {
             return Err(failure.clone());
         }
-        if self.maker.is_some() {
+        if self.is_ready {
             return Ok(());
         }
-        let opened = catch_unwind(AssertUnwindSafe(|| open(&self.app, &mut self.open, id)))
-            .unwrap_or_else(|_| Err(Error::Bug("the engine stopped while it loaded".into())));
-        match opened {
-            Ok((maker, loaded)) => {
-                self.maker = Some(maker);
-                self.app.set_loaded(loaded);
-                Ok(())
-            }
+        let (app, mut lm) = (self.app.clone(), std::mem::take(&mut self.lm));
+        let watch = LoadWatch::new(&app, id);
+        let loaded = self.guarded(|maker| {
+            load(&app, maker, &watch)?;
+            lm.load_at_start(&app, maker, &watch);
+            Ok(())
+        });
+        self.lm = lm;
+        match &loaded {
+            Ok(()) => self.is_ready = true,
+            Err(Error::Cancelled) => {}
             Err(error) => {
-                if error != Error::Cancelled {
-                    tracing::error!("loading {} failed: {error}", self.app.config.primary());
-                    self.failure = Some(error.clone());
-                }
-                Err(error)
+                tracing::error!("loading {} failed: {error}", app.slots().primary());
+                self.failure = Some(error.clone());
+            }
+        }
+        loaded
+    }
+
+    /// Sees to it that a language model is there, of the name that was asked for if none is.
+    fn load_lm(&mut self, asked: Option<&str>, watch: &dyn Watch) -> std::result::Result<(), NoLm> {
+        let (app, mut lm) = (self.app.clone(), std::mem::take(&mut self.lm));
+        let ended = self.guarded(|maker| Ok(lm.ensure(&app, maker, asked, watch)));
+        self.lm = lm;
+        ended.map_err(NoLm::Failed)?
+    }
+
+    /// Sees to it that a job gets the language model that it needs; without one that it can go
+    /// without, says so in its notes.
+    fn lm_for(&mut self, ticket: &mut Ticket) -> std::result::Result<(), String> {
+        let resolved = &mut ticket.resolved;
+        if resolved.lm == LmNeed::IfLoaded || self.app.lm().loaded.is_some() {
+            return Ok(());
+        }
+        let app = self.app.clone();
+        let watch = LoadWatch::new(&app, Some(ticket.id));
+        match self.load_lm(resolved.lm_model.as_deref(), &watch) {
+            Ok(()) => Ok(()),
+            Err(NoLm::Failed(Error::Cancelled)) => Err(reason(&Error::Cancelled)),
+            Err(why) if resolved.lm == LmNeed::Required => {
+                Err(format!("5Hz LM init failed: {why}"))
+            }
+            Err(why) => {
+                let note = format!("the request was not completed by a language model: {why}");
+                resolved.notes.push(note);
+                Ok(())
             }
         }
     }
+
+    fn describe(
+        &mut self,
+        request: &DescribeRequest,
+        answer: &Answer<Description>,
+    ) -> std::result::Result<Description, Unable> {
+        let app = self.app.clone();
+        let watch = CallWatch { app: &app, answer };
+        self.load_lm(None, &watch).map_err(|why| match why {
+            NoLm::Failed(Error::Cancelled) => Unable::Stopping,
+            why => Unable::NoLm(why),
+        })?;
+        Ok(self.guarded(|maker| maker.describe(request, &watch))?)
+    }
+
+    /// Exchanges models. What was loaded stays when its successor cannot be loaded.
+    fn init(&mut self, init: &Init, answer: &Answer<()>) -> std::result::Result<(), Unable> {
+        let (app, mut lm) = (self.app.clone(), std::mem::take(&mut self.lm));
+        let watch = CallWatch { app: &app, answer };
+        let done = self.guarded(|maker| {
+            exchange(&app, maker, init, &watch)?;
+            match &init.lm {
+                Some(name) => lm.init(&app, maker, name.clone(), &watch),
+                None => Ok(()),
+            }
+        });
+        self.lm = lm;
+        // The next job loads what the other slots lack.
+        if app
+            .loaded()
+            .iter()
+            .any(|name| name == app.slots().primary())
+        {
+            self.failure = None;
+        }
+        done.inspect_err(|error| tracing::error!("Model initialization failed: {error}"))?;
+        Ok(())
+    }
 }
 
-/// Opens an engine and loads the configured models; the names of those that are loaded. Only the
-/// primary model must load.
-fn open(
-    app: &App,
-    open: &mut OpenMaker,
-    id: Option<Uuid>,
-) -> Result<(Box<dyn SongMaker>, Vec<String>)> {
+/// Loads the models of all slots. Only the primary one must load.
+fn load(app: &App, maker: &mut dyn SongMaker, watch: &dyn Watch) -> Result<()> {
     let started = Instant::now();
-    let watch = LoadWatch::new(app, id);
-    let mut maker = open()?;
     let mut loaded = Vec::new();
-    for (index, name) in app.config.models.iter().enumerate() {
-        match maker.load(name, &watch) {
-            Ok(()) => loaded.push(name.clone()),
+    for (index, name) in app.slots().names().into_iter().enumerate() {
+        match maker.load(&name, watch) {
+            Ok(()) => loaded.push(name),
             Err(error) if index == 0 => return Err(error),
             Err(error) => tracing::error!("loading {name} failed: {error}"),
         }
@@ -158,7 +246,36 @@ fn open(
         loaded.join(", "),
         started.elapsed().as_secs_f64()
     );
-    Ok((maker, loaded))
+    app.set_loaded(loaded);
+    Ok(())
+}
+
+/// Loads the model of a slot anew, or another in its place.
+fn exchange(app: &App, maker: &mut dyn SongMaker, init: &Init, watch: &dyn Watch) -> Result<()> {
+    let slots = app.slots();
+    let name = match &init.model {
+        Some(name) => name.as_str(),
+        None => slots.get(init.slot).unwrap_or_default(),
+    };
+    maker.reload(name, watch)?;
+    let before = app.change_slots(|slots| slots.set(init.slot, name));
+    let mut loaded = app.loaded();
+    loaded.retain(|other| other != name && Some(other) != before.as_ref());
+    loaded.insert(0, name.to_owned());
+    app.set_loaded(loaded);
+    if let Some(before) = before {
+        maker.unload(&before);
+    }
+    Ok(())
+}
+
+/// The request for an analysis: metadata, and no codes that nothing would be made of.
+fn without_codes(request: &SongRequest) -> SongRequest {
+    let mut request = request.clone();
+    if let Some(planning) = &mut request.planning {
+        planning.codes = false;
+    }
+    request
 }
 
 /// A job's reason for people; what they can do about a stop is nothing.

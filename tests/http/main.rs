@@ -4,10 +4,14 @@
 mod audio;
 mod auth;
 mod cors;
+mod describe;
 mod engine;
 mod examples;
+mod init;
 mod lifecycle;
+mod lm_policy;
 mod multipart;
+mod planned;
 mod release;
 mod results;
 mod transport;

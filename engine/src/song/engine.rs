@@ -56,12 +56,12 @@ pub struct ModelInfo {
 
 /// A checkpoint tree on a device. Models are mapped when they are first needed and stay.
 pub struct Engine {
-    options: EngineOptions,
-    tree: Checkpoints,
+    pub(super) options: EngineOptions,
+    pub(super) tree: Checkpoints,
     text: Option<LoadedText>,
     vae: Option<LoadedVae>,
-    dits: Vec<(LoadedDit, Vec<f32>)>,
-    planner: Option<Planner>,
+    pub(super) dits: Vec<(LoadedDit, Vec<f32>)>,
+    pub(super) planner: Option<Planner>,
 }
 
 impl Engine {

@@ -14,6 +14,7 @@ mod material;
 pub mod plan;
 pub mod prepare;
 pub mod progress;
+pub mod reload;
 pub mod render;
 pub mod request;
 pub mod source;

@@ -9,6 +9,8 @@ pub const REMEDY: &str = "put the published folder there, or make a small demons
 
 /// The DiT that is taken when none is named and it is there.
 pub const DEFAULT_DIT: &str = "acestep-v15-turbo";
+/// The language model that is taken when none is named and it is there.
+pub const DEFAULT_LM: &str = "acestep-5Hz-lm-0.6B";
 /// Directory of the text encoder.
 pub const TEXT_ENCODER: &str = "Qwen3-Embedding-0.6B";
 /// Directory of the audio autoencoder.
@@ -103,13 +105,21 @@ impl Checkpoints {
         }
     }
 
-    /// The language model of this name; without a name the first there is.
+    /// The language model of this name; without a name [`DEFAULT_LM`], else the first there is.
     pub fn lm(&self, name: Option<&str>) -> Result<&Model> {
+        let named = |wanted: &str| self.lms.iter().find(|m| m.name == wanted);
         let found = match name {
-            Some(name) => self.lms.iter().find(|m| m.name == name),
-            None => self.lms.first(),
+            Some(name) => named(name),
+            None => named(DEFAULT_LM).or(self.lms.first()),
         };
-        found.ok_or_else(|| self.absent(name.unwrap_or("acestep-5Hz-lm-1.7B"), &self.lms))
+        found.ok_or_else(|| {
+            let wanted = self.root.join(name.unwrap_or(DEFAULT_LM));
+            Error::Missing(format!(
+                "5Hz LM model not found at {} ({}): {REMEDY}",
+                wanted.display(),
+                names(&self.lms)
+            ))
+        })
     }
 
     /// The autoencoder's directory.
@@ -159,15 +169,20 @@ impl Checkpoints {
     }
 
     fn absent(&self, wanted: &str, there: &[Model]) -> Error {
-        let names: Vec<&str> = there.iter().map(|m| m.name.as_str()).collect();
-        let there = match names.as_slice() {
-            [] => "no such model is there".to_string(),
-            names => format!("there are {}", names.join(", ")),
-        };
         Error::Missing(format!(
-            "{} is missing ({there}): {REMEDY}",
-            self.root.join(wanted).display()
+            "{} is missing ({}): {REMEDY}",
+            self.root.join(wanted).display(),
+            names(there)
         ))
+    }
+}
+
+/// Which models there are, for people.
+fn names(there: &[Model]) -> String {
+    let names: Vec<&str> = there.iter().map(|m| m.name.as_str()).collect();
+    match names.as_slice() {
+        [] => "no such model is there".to_string(),
+        names => format!("there are {}", names.join(", ")),
     }
 }
 

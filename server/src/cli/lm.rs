@@ -13,7 +13,7 @@ use engine::{Error, Result};
 /// Which language model, and how it draws tokens.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LmArgs {
-    /// Language model folder [default: the first acestep-5Hz-lm-* there is]
+    /// Language model folder [default: acestep-5Hz-lm-0.6B, else the first there is]
     #[arg(long, value_name = "NAME", help_heading = "Language model")]
     pub lm: Option<String>,
     /// Device of the language model [default: $ACESTEP_LM_DEVICE, else that of --backend]

@@ -38,11 +38,16 @@ pub struct Args {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     pub no_init: Option<bool>,
-    /// Name of the language model as answers show it
+    /// Folder of the language model under the checkpoints [default: $ACESTEP_LM_MODEL_PATH,
+    /// acestep-5Hz-lm-0.6B, or the first there is]
     #[arg(long, value_name = "NAME")]
     pub lm_model_path: Option<String>,
-    /// Accepted for compatibility: this version has no language model
-    #[arg(long, hide = true)]
+    /// Device of the language model [default: $ACESTEP_LM_DEVICE, else that of --backend]
+    #[arg(long, visible_alias = "lm-backend", value_name = "NAME")]
+    pub lm_device: Option<String>,
+    /// Load the language model with the other models [default: $ACESTEP_INIT_LLM or auto: when
+    /// it is there and fits; false keeps requests from loading it too]
+    #[arg(long)]
     pub init_llm: bool,
     /// Accepted for compatibility: nothing is downloaded
     #[arg(long, hide = true)]
@@ -59,6 +64,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     if !matches!(args.device.check(&env)?, DeviceKind::Auto | DeviceKind::Cpu) {
         args.device.open_with(&env)?;
     }
+    args.device.open_lm_with(args.lm_device.as_deref(), &env)?;
     let noise = noise(&env)?;
     let checkpoints = if args.demo {
         Some(demo_dir(args.checkpoints)?)
@@ -72,21 +78,25 @@ pub fn run(args: Args) -> Result<Outcome> {
         port: args.port,
         api_key: args.api_key,
         no_init: args.no_init,
+        init_llm: args.init_llm,
         lm_model: args.lm_model_path,
     };
     let mut config = Config::new(&flags, &env)?;
     prefer_what_is_there(&mut config, &env);
-    if args.init_llm {
-        tracing::warn!("--init-llm: this version has no language model");
-    }
-    let (device, checkpoints) = (args.device, config.checkpoints.clone());
+    let (device, lm_device) = (args.device, args.lm_device);
+    let checkpoints = config.checkpoints.clone();
     let open: OpenMaker = Box::new(move || {
+        let lm_device = device.open_lm_with(lm_device.as_deref(), &env)?;
         let device = device.open_with(&env)?;
         tracing::info!("computing on {}", device.backend.caps().name);
+        if let Some(lm_device) = &lm_device {
+            let name = lm_device.backend.caps().name.as_str();
+            tracing::info!("computing language models on {name}");
+        }
         let options = EngineOptions {
             checkpoints: checkpoints.clone(),
             device,
-            lm_device: None,
+            lm_device,
             noise,
         };
         Ok(Box::new(Engine::open(options)?))
@@ -115,14 +125,13 @@ fn prefer_what_is_there(config: &mut Config, env: &Env) {
     match Checkpoints::open(&config.checkpoints) {
         Err(error) => tracing::warn!(
             "{error}; a job that finds nothing fails, and so do all after it: put it there before \
-             the first job, or restart the server then"
+             the first job, or send POST /v1/init then"
         ),
         Ok(tree) => {
             if env.text("ACESTEP_CONFIG_PATH").is_none()
                 && let Ok(model) = tree.dit(None)
-                && let Some(primary) = config.models.first_mut()
             {
-                *primary = model.name.clone();
+                config.models.set(1, &model.name);
             }
         }
     }

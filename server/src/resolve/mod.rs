@@ -3,6 +3,7 @@
 //! in [`Caller`] alone.
 
 mod checks;
+pub mod describe;
 mod hints;
 mod planning;
 mod sampling;

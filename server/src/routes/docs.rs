@@ -8,13 +8,28 @@ use serde_json::{Map, Value, json};
 use std::fmt::Write;
 
 /// Method, path and purpose of every route.
-const ROUTES: [(&str, &str, &str); 8] = [
+const ROUTES: [(&str, &str, &str); 11] = [
     ("post", "/release_task", "Queue a song"),
     ("post", "/query_result", "State and results of jobs"),
     (
         "post",
         "/create_random_sample",
         "An example to fill a form with: sample_type simple_mode or custom_mode",
+    ),
+    (
+        "post",
+        "/format_input",
+        "Caption and lyrics in the language model's own form, and metadata for them",
+    ),
+    (
+        "post",
+        "/v1/create_sample",
+        "A song in words that the language model invents from a wish",
+    ),
+    (
+        "post",
+        "/v1/init",
+        "Another model in a slot, a language model, or the same ones anew",
     ),
     ("get", "/v1/audio", "A result file"),
     ("get", "/health", "Whether the server is up"),
@@ -89,6 +104,27 @@ pub fn schema() -> Reply {
             "/create_random_sample" => json!({ "sample_type": {
                 "type": "string", "enum": ["simple_mode", "custom_mode"],
             } }),
+            "/format_input" => json!({
+                "prompt": { "type": "string" },
+                "lyrics": { "type": "string" },
+                "temperature": { "type": "number", "minimum": 0, "maximum": 2 },
+                "param_obj": {
+                    "type": ["object", "string"],
+                    "description": "duration, bpm, key, time_signature, language: they stay",
+                },
+            }),
+            "/v1/create_sample" => json!({
+                "query": { "type": "string" },
+                "instrumental": { "type": "boolean" },
+                "vocal_language": { "type": "string" },
+                "temperature": { "type": "number", "minimum": 0, "maximum": 2 },
+            }),
+            "/v1/init" => json!({
+                "model": { "type": ["string", "null"] },
+                "slot": { "type": ["integer", "null"], "minimum": 1, "maximum": 3 },
+                "init_llm": { "type": "boolean" },
+                "lm_model_path": { "type": ["string", "null"] },
+            }),
             _ => Value::Null,
         };
         if !properties.is_null() {

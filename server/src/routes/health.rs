@@ -5,13 +5,14 @@ use crate::reply::{Reply, success};
 use serde_json::json;
 
 pub fn answer(app: &App) -> Reply {
+    let lm = app.lm();
     success(json!({
         "status": "ok",
         "service": "ACE-Step API",
         "version": "1.0",
         "models_initialized": !app.loaded().is_empty(),
-        "llm_initialized": false,
-        "loaded_model": app.config.primary(),
-        "loaded_lm_model": null,
+        "llm_initialized": lm.loaded.is_some(),
+        "loaded_model": app.slots().primary(),
+        "loaded_lm_model": lm.loaded,
     }))
 }

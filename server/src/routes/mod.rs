@@ -3,8 +3,10 @@
 mod asked;
 mod audio;
 mod create_random_sample;
+mod describe;
 mod docs;
 mod health;
+mod init;
 mod models;
 mod query_result;
 mod release_task;
@@ -26,6 +28,9 @@ pub enum Route {
     ReleaseTask,
     QueryResult,
     CreateRandomSample,
+    FormatInput,
+    CreateSample,
+    Init,
     Audio,
     Health,
     Stats,
@@ -49,6 +54,9 @@ impl Route {
             "/release_task" => Route::ReleaseTask,
             "/query_result" => Route::QueryResult,
             "/create_random_sample" => Route::CreateRandomSample,
+            "/format_input" => Route::FormatInput,
+            "/v1/create_sample" => Route::CreateSample,
+            "/v1/init" => Route::Init,
             "/v1/audio" => Route::Audio,
             "/health" => Route::Health,
             "/v1/stats" => Route::Stats,
@@ -63,38 +71,50 @@ impl Route {
     /// The method it answers to; GET routes answer HEAD too.
     pub fn method(self) -> Method {
         match self {
-            Route::ReleaseTask | Route::QueryResult | Route::CreateRandomSample => Method::POST,
+            Route::ReleaseTask
+            | Route::QueryResult
+            | Route::CreateRandomSample
+            | Route::FormatInput
+            | Route::CreateSample
+            | Route::Init => Method::POST,
             _ => Method::GET,
         }
     }
 
     /// Answers.
     pub async fn answer(self, app: &Arc<App>, request: Request<Incoming>) -> Reply {
+        self.try_answer(app, request)
+            .await
+            .unwrap_or_else(|refused| *refused)
+    }
+
+    async fn try_answer(
+        self,
+        app: &Arc<App>,
+        request: Request<Incoming>,
+    ) -> Result<Reply, Refused> {
         match self {
-            Route::Health => health::answer(app),
-            Route::Docs => docs::page(),
-            Route::OpenApi => docs::schema(),
-            Route::ReleaseTask => release_task::answer(app, request)
-                .await
-                .unwrap_or_else(|refused| *refused),
-            Route::QueryResult => query_result::answer(app, request)
-                .await
-                .unwrap_or_else(|refused| *refused),
-            Route::CreateRandomSample => create_random_sample::answer(app, request)
-                .await
-                .unwrap_or_else(|refused| *refused),
-            Route::Audio => audio::answer(app, &request)
-                .await
-                .unwrap_or_else(|refused| *refused),
-            Route::Stats | Route::ModelList | Route::OpenRouterModels => {
-                if let Err(reply) = check_header(app, &request, None) {
-                    return *reply;
-                }
-                match self {
-                    Route::Stats => stats::answer(app),
-                    Route::ModelList => models::documented(app).await,
-                    _ => models::openrouter(app),
-                }
+            Route::Health => Ok(health::answer(app)),
+            Route::Docs => Ok(docs::page()),
+            Route::OpenApi => Ok(docs::schema()),
+            Route::ReleaseTask => release_task::answer(app, request).await,
+            Route::QueryResult => query_result::answer(app, request).await,
+            Route::CreateRandomSample => create_random_sample::answer(app, request).await,
+            Route::FormatInput => describe::format_input(app, request).await,
+            Route::CreateSample => describe::create_sample(app, request).await,
+            Route::Init => init::answer(app, request).await,
+            Route::Audio => audio::answer(app, &request).await,
+            Route::Stats => {
+                check_header(app, &request, None)?;
+                Ok(stats::answer(app))
+            }
+            Route::ModelList => {
+                check_header(app, &request, None)?;
+                Ok(models::documented(app).await)
+            }
+            Route::OpenRouterModels => {
+                check_header(app, &request, None)?;
+                Ok(models::openrouter(app))
             }
         }
     }
@@ -116,8 +136,12 @@ fn authorization<T>(request: &Request<T>) -> Option<String> {
 }
 
 fn check_header<T>(app: &App, request: &Request<T>, token: Option<&str>) -> Result<(), Refused> {
-    let header = authorization(request);
-    auth::check_header(app.config.api_key.as_ref(), header.as_deref(), token).map_err(denied)
+    check_header_text(app, authorization(request).as_deref(), token)
+}
+
+/// As [`check_header`], of a request whose body has been read.
+fn check_header_text(app: &App, header: Option<&str>, token: Option<&str>) -> Result<(), Refused> {
+    auth::check_header(app.config.api_key.as_ref(), header, token).map_err(denied)
 }
 
 #[cfg(test)]

@@ -75,8 +75,8 @@ fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
     for path in [raw.reference_audio_path(), raw.src_audio_path()] {
         files::source_file(&path, &app.source_roots, &cwd)?;
     }
-    let name = catalog::choose(&app.config.models, raw.model.as_deref());
-    let facts = catalog::facts(&app.config.checkpoints, name);
+    let name = catalog::choose(&app.slots(), raw.model.as_deref());
+    let facts = catalog::facts(&app.config.checkpoints, &name);
     // The low half of a version 4 identifier holds 32 random bits and more.
     let mut random = || Uuid::new_v4().as_fields().0;
     resolve(raw, &facts, Caller::Http, &mut random).map_err(|refusal| refusal.0)
