@@ -5,12 +5,13 @@ use crate::calls::Call;
 use crate::config::Config;
 use crate::jobs::{Averages, Job, JobStore, MemoryStore};
 use crate::lm::{InitLlm, LmState};
+use crate::multipart::Upload;
 use crate::queue::Queue;
 use crate::resolve::Resolved;
 use crate::slots::Slots;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::SystemTime;
 use uuid::Uuid;
 
@@ -21,6 +22,8 @@ pub struct Ticket {
     pub id: Uuid,
     /// What to make.
     pub resolved: Resolved,
+    /// Files that came with the request; they go with the job.
+    pub uploads: Vec<Upload>,
 }
 
 /// Shared state. Locks are held for microseconds and never across an await.
@@ -29,8 +32,12 @@ pub struct App {
     pub config: Config,
     /// Real path of the folder with results.
     pub audio_dir: PathBuf,
+    /// Folder for uploads.
+    pub upload_dir: PathBuf,
     /// Folders that source paths may lead into, real paths.
     pub source_roots: Vec<PathBuf>,
+    /// Held while an upload is looked at: decoded music is large.
+    pub decoding: Mutex<()>,
     /// Bytes that request bodies may hold.
     pub budget: Budget,
     /// Jobs.
@@ -71,7 +78,9 @@ impl App {
             .collect();
         Ok(App {
             audio_dir: real_audio_dir,
+            upload_dir: config.tmp_dir.clone(),
             source_roots,
+            decoding: Mutex::new(()),
             budget: Budget::new(IN_FLIGHT),
             jobs: Arc::new(MemoryStore::default()),
             queue: Queue::new(config.queue_maxsize),

@@ -9,9 +9,12 @@ use hyper::header::{CONTENT_TYPE, EXPECT};
 use hyper::{Request, StatusCode};
 use multer::{Field, Multipart};
 use serde_json::Value;
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, ready};
+use tempfile::TempPath;
+use tokio::io::AsyncWriteExt;
 
 /// Largest body with files.
 pub const LIMIT: usize = 512 << 20;
@@ -30,44 +33,50 @@ const HEAD_LIMIT: usize = 64 << 10;
 pub struct Form {
     /// Texts by key; several of one key make a list.
     pub fields: Fields,
-    /// Keys of the upload fields that hold a file.
-    pub files: Vec<String>,
+    /// Files, each under a key that may hold one; of several under one key the first.
+    pub files: Vec<Upload>,
+}
+
+/// A file that was sent. It is removed from the disk when this is dropped.
+#[derive(Debug)]
+pub struct Upload {
+    /// Key of its field.
+    pub name: String,
+    /// Where it lies.
+    pub path: TempPath,
 }
 
 /// A form while it is read.
-struct Reader {
+struct Reader<'a> {
     form: Form,
     parts: usize,
     text_bytes: usize,
     held: Held,
     source: Arc<Mutex<Source>>,
+    /// Folder for files; without one they are dropped.
+    dir: Option<&'a Path>,
 }
 
 /// Names of the fields that may hold a file; files under other names are dropped.
 const UPLOADS: [&str; 4] = ["ref_audio", "reference_audio", "ctx_audio", "src_audio"];
 
 impl Form {
-    /// Whether reference audio was sent.
-    pub fn has_reference(&self) -> bool {
-        self.files
-            .iter()
-            .any(|name| name == "ref_audio" || name == "reference_audio")
-    }
-
-    /// Whether source audio was sent.
-    pub fn has_source(&self) -> bool {
-        self.files
-            .iter()
-            .any(|name| name == "ctx_audio" || name == "src_audio")
+    /// Takes the file under the first of these keys that holds one.
+    pub fn take_file(&mut self, names: &[&str]) -> Option<Upload> {
+        let has = |name: &&str| self.files.iter().position(|file| file.name == **name);
+        let at = names.iter().find_map(has)?;
+        Some(self.files.swap_remove(at))
     }
 }
 
-/// Reads a form of at most `limit` bytes. Files are read to their end and dropped: no task of
-/// this version works on audio. What is returned beside the form accounts for it.
+/// Reads a form of at most `limit` bytes. Files go to the folder `dir` as they arrive; without a
+/// folder they are read to their end and dropped. What is returned beside the form accounts for
+/// its texts.
 pub async fn read(
     request: Request<Incoming>,
     limit: usize,
     budget: &Budget,
+    dir: Option<&Path>,
 ) -> Result<(Form, Held), Refused> {
     let header = request.headers().get(CONTENT_TYPE);
     let header = header.and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -95,6 +104,7 @@ pub async fn read(
         text_bytes: 0,
         held: budget.hold(),
         source,
+        dir,
     };
     let stream = BodyDataStream::new(Tap(reader.source.clone()));
     let end = reader.read(Multipart::new(stream, boundary)).await;
@@ -112,7 +122,7 @@ pub async fn read(
     end.map(|()| (form, held))
 }
 
-impl Reader {
+impl Reader<'_> {
     async fn read(&mut self, mut parts: Multipart<'_>) -> Result<(), Refused> {
         loop {
             lock(&self.source).head = Some(0);
@@ -133,16 +143,7 @@ impl Reader {
         let name = part.name().unwrap_or_default().to_owned();
         self.keep(name.len())?;
         if let Some(file_name) = part.file_name().map(str::to_owned) {
-            let mut size = 0;
-            while let Some(chunk) = self.in_time(part.chunk()).await? {
-                size += chunk.len();
-            }
-            // A file input that nobody touched has neither a name nor bytes.
-            let is_there = size > 0 || !file_name.is_empty();
-            if is_there && UPLOADS.contains(&name.as_str()) {
-                self.form.files.push(name);
-            }
-            return Ok(());
+            return self.add_file(name, &file_name, part).await;
         }
         let mut bytes = Vec::new();
         while let Some(chunk) = self.in_time(part.chunk()).await? {
@@ -161,6 +162,36 @@ impl Reader {
             None => drop(fields.insert(name, text)),
             Some(Value::Array(list)) => list.push(text),
             Some(single) => *single = Value::Array(vec![single.take(), text]),
+        }
+        Ok(())
+    }
+
+    /// Writes a file to the disk, piece by piece.
+    async fn add_file(
+        &mut self,
+        name: String,
+        file_name: &str,
+        mut part: Field<'_>,
+    ) -> Result<(), Refused> {
+        let is_known = UPLOADS.contains(&name.as_str());
+        let is_first = self.form.files.iter().all(|file| file.name != name);
+        let mut file = match self.dir.filter(|_| is_known && is_first) {
+            Some(dir) => Some(create(dir, &name, file_name)?),
+            None => None,
+        };
+        let mut size = 0;
+        while let Some(chunk) = self.in_time(part.chunk()).await? {
+            size += chunk.len();
+            if let Some((file, _)) = &mut file {
+                file.write_all(&chunk).await.map_err(not_stored)?;
+            }
+        }
+        // A file input that nobody touched has neither a name nor bytes.
+        if let Some((mut file, path)) = file
+            && (size > 0 || !file_name.is_empty())
+        {
+            file.flush().await.map_err(not_stored)?;
+            self.form.files.push(Upload { name, path });
         }
         Ok(())
     }
@@ -197,6 +228,37 @@ impl Reader {
             None => bad_request(format!("the form cannot be read: {error}")),
         })
     }
+}
+
+/// A new file for an upload. Of the client's name only the last ending is taken over, letters and
+/// digits of it.
+fn create(dir: &Path, name: &str, file_name: &str) -> Result<(tokio::fs::File, TempPath), Refused> {
+    let prefix = match name {
+        "ref_audio" | "reference_audio" => "ref_audio_",
+        _ => "ctx_audio_",
+    };
+    let ending = Path::new(file_name).extension().and_then(|e| e.to_str());
+    let plain = |e: &&str| e.len() <= 8 && e.bytes().all(|b| b.is_ascii_alphanumeric());
+    let suffix = ending.filter(plain).map(|e| format!(".{e}"));
+    let file = tempfile::Builder::new()
+        .prefix(prefix)
+        .suffix(suffix.as_deref().unwrap_or_default())
+        .tempfile_in(dir)
+        .map_err(not_stored)?;
+    let (file, path) = file.into_parts();
+    Ok((tokio::fs::File::from_std(file), path))
+}
+
+/// The disk's fault, not the client's.
+fn not_stored(error: std::io::Error) -> Refused {
+    tracing::error!("an upload cannot be stored: {error}");
+    fault(
+        StatusCode::INSUFFICIENT_STORAGE,
+        format!(
+            "the upload could not be stored on the server's disk ({})",
+            error.kind()
+        ),
+    )
 }
 
 /// Where a form comes from. The parser owns one end, the reader looks in from the other.

@@ -17,6 +17,36 @@ pub struct Source {
     pub latents: Vec<f32>,
 }
 
+/// Reads a file as [`Engine::read_recording`] will, and drops it: what is wrong with it is known
+/// before its turn has come.
+///
+/// # Errors
+/// Those of [`Engine::read_recording`].
+pub fn check_recording(path: &Path, watch: &dyn Watch) -> Result<()> {
+    samples(&Recording::File(path.to_path_buf()), watch).map(drop)
+}
+
+/// Samples of a recording: interleaved stereo at 48 kHz.
+fn samples(recording: &Recording, watch: &dyn Watch) -> Result<Arc<Vec<f32>>> {
+    let (samples, name) = match recording {
+        Recording::Samples(samples) => (samples.clone(), "the recording".to_owned()),
+        Recording::File(path) => {
+            let samples = read::read(path, read::MAX_SECONDS, watch)?;
+            (Arc::new(samples), path.display().to_string())
+        }
+    };
+    let pcm = Pcm {
+        samples: &samples,
+        rate: read::RATE,
+    };
+    if read::is_silent(&pcm) {
+        return Err(Error::Request(format!(
+            "{name} is silent; send a recording with music in it"
+        )));
+    }
+    Ok(samples)
+}
+
 impl Engine {
     /// Samples of a recording: interleaved stereo at 48 kHz, at most [`read::MAX_SECONDS`].
     ///
@@ -27,23 +57,7 @@ impl Engine {
         recording: &Recording,
         watch: &dyn Watch,
     ) -> Result<Arc<Vec<f32>>> {
-        let (samples, name) = match recording {
-            Recording::Samples(samples) => (samples.clone(), "the recording".to_owned()),
-            Recording::File(path) => {
-                let samples = read::read(path, read::MAX_SECONDS, watch)?;
-                (Arc::new(samples), path.display().to_string())
-            }
-        };
-        let pcm = Pcm {
-            samples: &samples,
-            rate: read::RATE,
-        };
-        if read::is_silent(&pcm) {
-            return Err(Error::Request(format!(
-                "{name} is silent; send a recording with music in it"
-            )));
-        }
-        Ok(samples)
+        samples(recording, watch)
     }
 
     /// Reads a file and encodes it. The autoencoder must be loaded ([`Engine::load`]).

@@ -7,6 +7,7 @@ pub mod describe;
 mod hints;
 mod planning;
 mod sampling;
+mod task;
 
 pub use planning::LmNeed;
 
@@ -16,7 +17,6 @@ use crate::seeds;
 use checks::Checks;
 use engine::audio::{AudioFormat, Mp3};
 use engine::song::{Metas, Output, SongRequest};
-use engine::text::prompt;
 
 /// What is known about the model that will run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,10 +70,6 @@ pub struct Resolved {
     pub analysis_only: bool,
 }
 
-/// Why reference audio is refused.
-pub const NO_REFERENCE: &str = "reference audio (reference_audio_path or an upload) is not \
-     available in this version of the server; leave it out";
-
 /// Decides every value. `random` draws seeds.
 pub fn resolve(
     raw: &RawRequest,
@@ -93,7 +89,6 @@ pub fn resolve(
     };
     let batch = checks.clamp("batch_size", raw.batch_size() as f64)? as usize;
     let duration_s = duration(raw, &mut checks)?;
-    checks.clamp("cover_noise_strength", raw.cover_noise_strength())?;
     let planned = planning::resolve(raw, &mut checks)?;
     if caller == Caller::CommandLine {
         let given = seeds::given(raw.seed.as_ref());
@@ -113,10 +108,6 @@ pub fn resolve(
             Some(named) => named.to_owned(),
             None => language(raw, &mut checks)?,
         },
-        instruction: match raw.instruction().trim() {
-            "" => prompt::TEXT2MUSIC.to_owned(),
-            text => text.to_owned(),
-        },
         metas: Metas {
             bpm: bpm.and_then(|b| u32::try_from(b).ok()),
             key_scale: Some(key_scale).filter(|k| !k.is_empty()),
@@ -124,11 +115,11 @@ pub fn resolve(
         },
         duration_s,
         codes: planning::codes(raw, batch, &mut checks)?,
-        cover_strength: checks.clamp("audio_cover_strength", raw.audio_cover_strength())?,
         planning: Some(planned.planning),
         output: output(raw, &mut checks)?,
         ..SongRequest::new(&model.name, seeds, sampling)
     };
+    let song = task::resolve(raw, model, song, &mut checks, random)?;
     let echo = Echo {
         prompt: raw.prompt(),
         lyrics: raw.lyrics(),
@@ -196,7 +187,7 @@ fn refuse_wrong_choices(raw: &RawRequest) -> Result<(), Refusal> {
         )));
     }
     let (start, end) = (raw.repainting_start(), raw.repainting_end.unwrap_or(-1.0));
-    if end != -1.0 && end != 0.0 && end < start {
+    if end > 0.0 && end <= start {
         return Err(Refusal(format!(
             "repainting_end ({end}) is before repainting_start ({start}); give an end behind the \
              start, or -1 for the end of the audio"
@@ -207,15 +198,6 @@ fn refuse_wrong_choices(raw: &RawRequest) -> Result<(), Refusal> {
 
 /// What this version cannot do yet and can say at once.
 fn refuse_missing_capabilities(raw: &RawRequest) -> Result<(), Refusal> {
-    let task = raw.task_type();
-    if task != "text2music" {
-        return Err(Refusal(format!(
-            "task_type {task} is not available in this version of the server; use text2music"
-        )));
-    }
-    if !raw.reference_audio_path().trim().is_empty() {
-        return Err(Refusal(NO_REFERENCE.into()));
-    }
     for (asked, name) in [
         (raw.extract_codes_only(), "extract_codes_only"),
         (raw.full_analysis_only(), "full_analysis_only"),

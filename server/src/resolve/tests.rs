@@ -5,6 +5,7 @@
 use super::*;
 use crate::raw::Sources;
 use engine::song::{Guidance, Method, Solver};
+use engine::text::prompt;
 use serde_json::{Value, json};
 
 fn facts(is_turbo: bool) -> ModelFacts {
@@ -286,13 +287,9 @@ fn refused_for_every_caller() {
             json!({"repainting_start": 9, "repainting_end": 3}),
             "repainting_start",
         ),
-        (json!({"task_type": "cover"}), "cover"),
+        (json!({"task_type": "remix"}), "task_type"),
         (json!({"extract_codes_only": true}), "extract_codes_only"),
         (json!({"full_analysis_only": true}), "full_analysis_only"),
-        (
-            json!({"reference_audio_path": "a.wav"}),
-            "reference_audio_path",
-        ),
     ] {
         for refusal in [http(true, body.clone()), cli(true, body)] {
             let text = refusal.unwrap_err().0;

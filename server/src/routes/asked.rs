@@ -33,7 +33,7 @@ impl Asked {
         let header = authorization(&request);
         let content_type = body::content_type(&request);
         if content_type.starts_with("multipart/form-data") {
-            let (form, held) = multipart::read(request, limit, &app.budget).await?;
+            let (form, held) = multipart::read(request, limit, &app.budget, None).await?;
             let body = Body::Form(form, held);
             return Ok(Asked { header, body });
         }

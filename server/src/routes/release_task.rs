@@ -10,14 +10,19 @@ use crate::catalog;
 use crate::fields::RawRequest;
 use crate::files;
 use crate::jobs::Job;
-use crate::multipart::{self, Form};
+use crate::multipart::{self, Form, Upload};
 use crate::queue;
 use crate::raw::Sources;
 use crate::reply::{Refused, Reply, bad_request, denied, fault, success};
-use crate::resolve::{Caller, NO_REFERENCE, Resolved, resolve};
+use crate::resolve::{Caller, Resolved, resolve};
+use engine::Error;
+use engine::song::source::check_recording;
+use engine::song::task::SourceUse;
+use engine::song::{Recording, SongRequest, Stage, Watch};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Serialize;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 use uuid::Uuid;
@@ -40,8 +45,9 @@ pub async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Result<Reply,
 
 fn reply(app: &App, header: Option<String>, body: Received) -> Result<Reply, Refused> {
     // Keeps account of the body until the answer is there.
-    let (form, _held) = body.form()?;
-    let (has_reference, has_source) = (form.has_reference(), form.has_source());
+    let (mut form, _held) = body.form()?;
+    let reference = form.take_file(&["ref_audio", "reference_audio"]);
+    let source = form.take_file(&["ctx_audio", "src_audio"]);
     let sources = Sources::new(form.fields);
     let token = sources.find(&["ai_token".to_owned()]).and_then(token_text);
     auth::check_body(
@@ -58,23 +64,73 @@ fn reply(app: &App, header: Option<String>, body: Received) -> Result<Reply, Ref
     }
     let mut raw = RawRequest::read(&sources).map_err(|refusal| bad_request(refusal.0))?;
     // An upload takes the place of the path, which is not even checked.
-    if has_source {
-        raw.src_audio_path = None;
+    let cwd = working_directory().map_err(bad_request)?;
+    for (path, upload) in [
+        (&mut raw.reference_audio_path, &reference),
+        (&mut raw.src_audio_path, &source),
+    ] {
+        let file = match upload {
+            Some(upload) => Some(upload.path.to_path_buf()),
+            None => {
+                let said = path.clone().unwrap_or_default();
+                files::source_file(&said, &app.source_roots, &cwd).map_err(bad_request)?
+            }
+        };
+        *path = file.map(|file| file.to_string_lossy().into_owned());
     }
-    if has_reference {
-        return Err(bad_request(NO_REFERENCE));
-    }
-    enqueue(app, decide(app, &raw).map_err(bad_request)?)
+    let resolved = decide(app, &raw).map_err(bad_request)?;
+    look_at(app, &resolved.song).map_err(bad_request)?;
+    enqueue(app, resolved, reference.into_iter().chain(source).collect())
 }
 
-/// Checks paths, chooses the model and resolves every value.
-fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
-    let cwd = std::env::current_dir()
+fn working_directory() -> Result<PathBuf, String> {
+    std::env::current_dir()
         .and_then(|dir| dir.canonicalize())
-        .map_err(|e| format!("the server's working directory cannot be read: {e}"))?;
-    for path in [raw.reference_audio_path(), raw.src_audio_path()] {
-        files::source_file(&path, &app.source_roots, &cwd)?;
+        .map_err(|e| format!("the server's working directory cannot be read: {e}"))
+}
+
+/// Decodes what the job will work on, so that a client hears at once of a file that is no good.
+/// A file that is not there is the job's to report: it may come yet.
+fn look_at(app: &App, song: &SongRequest) -> Result<(), String> {
+    let uses_source = song.task.row().source != SourceUse::Nothing && song.codes.is_empty();
+    let source = song.source.as_ref().filter(|_| uses_source);
+    let named = [
+        ("source audio", source),
+        ("reference audio", song.reference.as_ref()),
+    ];
+    for (name, recording) in named {
+        let Some(Recording::File(path)) = recording else {
+            continue;
+        };
+        if !path.exists() {
+            continue;
+        }
+        // A lock that somebody panicked with holds nothing.
+        let _turn = app
+            .decoding
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let checked = check_recording(path, &UntilStop(app));
+        // Where uploads lie is nobody's business.
+        let shown = |e: Error| e.to_string().replace(&path.display().to_string(), name);
+        checked.map_err(|e| format!("Invalid audio file: {}", shown(e)))?;
     }
+    Ok(())
+}
+
+/// Reading stops when the server does.
+struct UntilStop<'a>(&'a App);
+
+impl Watch for UntilStop<'_> {
+    fn progress(&self, _: Stage, _: usize, _: usize) {}
+
+    fn cancelled(&self) -> bool {
+        self.0.is_stopping()
+    }
+}
+
+/// Chooses the model and resolves every value.
+fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
     let name = catalog::choose(&app.slots(), raw.model.as_deref());
     let facts = catalog::facts(&app.config.checkpoints, &name);
     // The low half of a version 4 identifier holds 32 random bits and more.
@@ -83,13 +139,18 @@ fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
 }
 
 /// Puts the job at the end of the queue; its record appears with it.
-fn enqueue(app: &App, resolved: Resolved) -> Result<Reply, Refused> {
+fn enqueue(app: &App, resolved: Resolved, uploads: Vec<Upload>) -> Result<Reply, Refused> {
     let id = Uuid::new_v4();
     for note in &resolved.notes {
         tracing::debug!("job {id}: {note}");
     }
     let record = || app.jobs.insert(Job::queued(id, SystemTime::now()));
-    match app.queue.push(Ticket { id, resolved }, record) {
+    let ticket = Ticket {
+        id,
+        resolved,
+        uploads,
+    };
+    match app.queue.push(ticket, record) {
         Ok(queue_position) => Ok(success(Queued {
             task_id: id.to_string(),
             status: "queued",
@@ -118,7 +179,13 @@ enum Received {
 async fn read(app: &App, request: Request<Incoming>) -> Result<Received, Refused> {
     let content_type = body::content_type(&request);
     if content_type.starts_with("multipart/form-data") {
-        let (form, held) = multipart::read(request, multipart::LIMIT, &app.budget).await?;
+        let (form, held) = multipart::read(
+            request,
+            multipart::LIMIT,
+            &app.budget,
+            Some(&app.upload_dir),
+        )
+        .await?;
         return Ok(Received::Form(form, held));
     }
     let payload = body::read(request, body::JSON_LIMIT, &app.budget).await?;
