@@ -68,22 +68,80 @@ fn an_upload_takes_the_place_of_the_path() {
     );
 }
 
+/// A tone of a quarter of a second, as a file.
+fn tone() -> Vec<u8> {
+    let dir = tempfile::tempdir().expect("a folder");
+    let path = dir.path().join("tone.wav");
+    let samples: Vec<f32> = (0..24_000).map(|i| (i as f32 * 0.02).sin() * 0.4).collect();
+    let pcm = engine::audio::Pcm {
+        samples: &samples,
+        rate: 48_000,
+    };
+    engine::audio::write(&path, pcm, engine::audio::AudioFormat::Wav).expect("written");
+    std::fs::read(path).expect("read")
+}
+
+/// Files of uploads that lie in the server's folder.
+fn uploads(fake: &Fake) -> usize {
+    let list = std::fs::read_dir(fake.data_dir().join("tmp")).expect("a folder");
+    let is_upload = |name: &str| name.starts_with("ref_audio_") || name.starts_with("ctx_audio_");
+    let names = list
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned());
+    names.filter(|name| is_upload(name)).count()
+}
+
 #[test]
-fn reference_audio_is_refused_with_a_sentence() {
+fn uploads_reach_the_engine_and_go_with_the_job() {
     let fake = Fake::start(&[]);
-    for name in ["ref_audio", "reference_audio"] {
-        let answer = post(
-            &fake,
-            "/release_task",
-            &body(&[(name, Some("a.mp3"), b"x")]),
-        );
-        assert_eq!(answer.status, 400);
-        assert!(
-            answer.detail().contains("reference audio"),
-            "{}",
-            answer.detail()
-        );
+    fake.steering.hold(true);
+    let tone = tone();
+    let parts: &[Part] = &[
+        ("task_type", None, b"cover"),
+        (
+            "src_audio",
+            Some("later.wav"),
+            b"not looked at: ctx_audio comes first",
+        ),
+        ("ctx_audio", Some("../../a song.WAV"), &tone),
+        ("reference_audio", Some("b.wav"), &tone),
+    ];
+    let answer = post(&fake, "/release_task", &body(parts));
+    assert_eq!(answer.status, 200, "{}", answer.detail());
+    let seen = wait("the song", || fake.steering.seen().pop());
+    for (recording, prefix) in [(seen.source, "ctx_audio_"), (seen.reference, "ref_audio_")] {
+        let Some(engine::song::Recording::File(path)) = recording else {
+            panic!("{recording:?}")
+        };
+        let name = path.file_name().expect("a name").to_string_lossy();
+        assert!(name.starts_with(prefix), "{name}");
+        assert_eq!(std::fs::read(&path).expect("it is there"), tone);
     }
+    assert_eq!(uploads(&fake), 2);
+    fake.steering.hold(false);
+    wait("the end", || (uploads(&fake) == 0).then_some(()));
+}
+
+#[test]
+fn uploads_that_are_no_music_are_refused_and_leave_nothing() {
+    let fake = Fake::start(&[]);
+    let silence = vec![0; 100_000];
+    let tone = tone();
+    for bad in [&b"x"[..], b"", &silence, &tone[..40]] {
+        for (task, name) in [("cover", "src_audio"), ("text2music", "ref_audio")] {
+            let parts: &[Part] = &[
+                ("task_type", None, task.as_bytes()),
+                (name, Some("a.mp3"), bad),
+            ];
+            let answer = post(&fake, "/release_task", &body(parts));
+            assert_eq!(answer.status, 400, "{name} {}", bad.len());
+            let detail = answer.detail();
+            assert!(detail.starts_with("Invalid audio file: "), "{detail}");
+            assert!(!detail.contains("tmp"), "{detail}");
+        }
+    }
+    assert_eq!(uploads(&fake), 0);
+    assert!(fake.steering.seen().is_empty());
 }
 
 #[test]
