@@ -3,6 +3,7 @@
 use super::bar::Bar;
 use super::lm::PlanningArgs;
 use super::model::{ModelArgs, noise, print_line};
+use super::task::TaskArgs;
 use super::{Outcome, codes};
 use crate::coerce::Seed;
 use crate::env::Env;
@@ -82,6 +83,9 @@ pub struct Args {
     /// Print one JSON object instead of a summary
     #[arg(long)]
     pub json: bool,
+    /// What is made, and from which recordings.
+    #[command(flatten)]
+    pub task: TaskArgs,
     /// What the language model does first.
     #[command(flatten)]
     pub planning: PlanningArgs,
@@ -218,7 +222,8 @@ pub fn read_lyrics(lyrics: Option<&String>, file: Option<&Path>) -> Result<Optio
 fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
     let lyrics = read_lyrics(args.lyrics.as_ref(), args.lyrics_file.as_deref())?;
     let planning = &args.planning;
-    let has_other = planning.sample_query.is_some() || !planning.codes.is_empty();
+    let has_codes = !planning.codes.is_empty();
+    let has_other = planning.sample_query.is_some() || has_codes || args.task.has_source();
     if args.prompt.is_none() && lyrics.is_none() && !has_other {
         return Err(Error::Request(
             "nothing to make a song from: give --prompt, --lyrics or both, or --sample-query"
@@ -246,6 +251,7 @@ fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
         ..RawRequest::default()
     };
     planning.fill(&mut raw)?;
+    args.task.apply(&mut raw, has_codes)?;
     Ok(raw)
 }
 

@@ -18,6 +18,7 @@ pub mod lm;
 pub mod model;
 pub mod sample;
 pub mod serve;
+mod task;
 pub mod understand;
 pub mod verify;
 

@@ -1,0 +1,160 @@
+//! The flags of tasks on audio.
+
+use crate::coerce::{Seed, Texts};
+use crate::fields::RawRequest;
+use engine::song::Task;
+use engine::{Error, Result};
+use std::path::{Path, PathBuf};
+
+/// What is made, and from which recordings.
+#[derive(Debug, Default, clap::Args)]
+#[command(next_help_heading = "Tasks on audio")]
+pub struct TaskArgs {
+    /// text2music, cover, cover-nofsq, repaint, lego, extract or complete [default: text2music]
+    #[arg(long, value_name = "NAME")]
+    pub task: Option<Task>,
+    /// Recording to work on: wav, flac, mp3, ogg, opus, m4a, aac, aiff
+    #[arg(long, value_name = "FILE")]
+    pub src: Option<PathBuf>,
+    /// Recording whose sound to take up
+    #[arg(long = "ref", value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+    /// Part in seconds that repaint and lego make anew: 10..25, 10.. or ..25; -5.. adds in front,
+    /// an end behind the recording adds behind
+    #[arg(long, value_name = "FROM..TO", value_parser = part, allow_hyphen_values = true)]
+    pub repaint: Option<Part>,
+    /// How freely to repaint: conservative, balanced or aggressive [default: balanced]
+    #[arg(long, value_name = "NAME")]
+    pub repaint_mode: Option<String>,
+    /// 0, as conservative, to 1, as aggressive, for the mode balanced [default: 0.5]
+    #[arg(long, value_name = "X", value_parser = super::generate::number)]
+    pub repaint_strength: Option<f64>,
+    /// Mark only the part as new: explicit, or everything: auto [default: auto]
+    #[arg(long, value_name = "NAME")]
+    pub chunk_mask_mode: Option<String>,
+    /// Share of the steps that follow the recording [default: 1]
+    #[arg(long, value_name = "X", value_parser = super::generate::number)]
+    pub cover_strength: Option<f64>,
+    /// 0 starts from noise, 1 closest to the recording [default: 0]
+    #[arg(long, value_name = "X", value_parser = super::generate::number)]
+    pub cover_noise_strength: Option<f64>,
+    /// Track for lego and extract, tracks separated by commas for complete
+    #[arg(long, value_name = "NAMES")]
+    pub track: Option<String>,
+    /// Instruction line of the prompt [default: the task's own]
+    #[arg(long, value_name = "TEXT")]
+    pub instruction: Option<String>,
+    /// Seeds of a second noise to mix in
+    #[arg(long, value_name = "N")]
+    pub retake_seed: Option<String>,
+    /// How much of the second noise is mixed in, 0 to 1 [default: 0]
+    #[arg(long, value_name = "X", value_parser = super::generate::number)]
+    pub retake_variance: Option<f64>,
+}
+
+/// Start and end in seconds, where they are given.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Part {
+    start: Option<f64>,
+    end: Option<f64>,
+}
+
+fn part(text: &str) -> std::result::Result<Part, String> {
+    const FORM: &str = "it must have the form 10..25, 10.. or ..25";
+    let (start, end) = text.split_once("..").ok_or(FORM)?;
+    let number = |text: &str| match text.trim() {
+        "" => Ok(None),
+        text => super::generate::number(text).map(Some),
+    };
+    Ok(Part {
+        start: number(start)?,
+        end: number(end)?,
+    })
+}
+
+impl TaskArgs {
+    /// Whether there is something to work on without a prompt or lyrics.
+    pub fn has_source(&self) -> bool {
+        self.src.is_some()
+    }
+
+    /// Puts the flags into a request.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] for a file that is not there, [`Error::Request`] for a task that lacks
+    /// its recording.
+    pub fn apply(&self, raw: &mut RawRequest, has_codes: bool) -> Result<()> {
+        let task = self.task.unwrap_or_default();
+        if task.row().needs_source && self.src.is_none() && !has_codes {
+            return Err(Error::Request(format!(
+                "--task {task} needs a recording: name one with --src"
+            )));
+        }
+        let file = |flag: &str, path: &Option<PathBuf>| match path {
+            None => Ok(None),
+            Some(path) if Path::new(path).is_file() => Ok(Some(path.display().to_string())),
+            Some(path) => Err(Error::Missing(format!(
+                "{flag} {} is not a file",
+                path.display()
+            ))),
+        };
+        raw.task_type = Some(task.to_string());
+        raw.src_audio_path = file("--src", &self.src)?;
+        raw.reference_audio_path = file("--ref", &self.reference)?;
+        if let Some(part) = self.repaint {
+            raw.repainting_start = part.start;
+            raw.repainting_end = part.end;
+        }
+        raw.repaint_mode = self.repaint_mode.clone();
+        raw.repaint_strength = self.repaint_strength;
+        raw.chunk_mask_mode = self.chunk_mask_mode.clone();
+        raw.audio_cover_strength = self.cover_strength;
+        raw.cover_noise_strength = self.cover_noise_strength;
+        raw.track_name = self.track.clone();
+        raw.track_classes = self.track.as_ref().map(|names| {
+            let names = names.split(',').map(|n| n.trim().to_owned());
+            Texts(names.filter(|n| !n.is_empty()).collect())
+        });
+        raw.instruction = self.instruction.clone();
+        raw.retake_seed = self.retake_seed.clone().map(Seed::List);
+        raw.retake_variance = self.retake_variance;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_are_read() {
+        let of = |start, end| Ok(Part { start, end });
+        assert_eq!(part("10..25"), of(Some(10.0), Some(25.0)));
+        assert_eq!(part("1.5.."), of(Some(1.5), None));
+        assert_eq!(part("-2..3"), of(Some(-2.0), Some(3.0)));
+        assert_eq!(part("..4"), of(None, Some(4.0)));
+        assert!(part("10-25").is_err() && part("a..b").is_err());
+    }
+
+    #[test]
+    fn a_task_without_its_recording_is_refused() {
+        let args = TaskArgs {
+            task: Some(Task::Cover),
+            ..TaskArgs::default()
+        };
+        let mut raw = RawRequest::default();
+        assert!(
+            args.apply(&mut raw, false)
+                .is_err_and(|e| e.to_string().contains("--src"))
+        );
+        assert!(args.apply(&mut raw, true).is_ok());
+        let missing = TaskArgs {
+            src: Some("nowhere.wav".into()),
+            ..TaskArgs::default()
+        };
+        assert!(matches!(
+            missing.apply(&mut raw, false),
+            Err(Error::Missing(_))
+        ));
+    }
+}
