@@ -12,7 +12,7 @@ use engine::song::{
 };
 use engine::text::{LANGUAGES, prompt};
 use engine::{Error, Result};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -107,6 +107,20 @@ impl Watch for Seen {
 
     fn cancelled(&self) -> bool {
         false
+    }
+}
+
+/// Stops what has begun.
+#[derive(Default)]
+struct Begun(Cell<bool>);
+
+impl Watch for Begun {
+    fn progress(&self, _: Stage, _: usize, _: usize) {
+        self.0.set(true);
+    }
+
+    fn cancelled(&self) -> bool {
+        self.0.get()
     }
 }
 
@@ -241,10 +255,13 @@ fn wishes_become_songs_and_keep_what_the_user_said() {
         (Some(10.0), "bn")
     );
     assert_ne!((&made.caption, &made.lyrics), (&sung.caption, &sung.lyrics));
-    assert_eq!(
-        compose(&engine, &wish(true)).0.request.lyrics,
-        prompt::INSTRUMENTAL
-    );
+    // Without a voice the model's section marks remain.
+    let composed = compose(&engine, &wish(true)).0;
+    assert_ne!(composed.request.lyrics, prompt::INSTRUMENTAL);
+    assert_ne!(composed.request.lyrics, sung.lyrics);
+    // Random weights do not end by themselves.
+    let note = "the language model's lyrics were cut off after 3500 tokens";
+    assert_eq!(composed.notes, [note]);
     // The seed decides, nothing else.
     assert_eq!(compose(&engine, &sung).0.request, made);
     sung.seeds = vec![6];
@@ -270,8 +287,119 @@ fn texts_are_rewritten_where_there_are_any() {
         lyrics: prompt::INSTRUMENTAL.into(),
         ..texts
     };
-    let (composed, seen) = compose(&engine, &blank);
-    assert_eq!((composed.request.caption.as_str(), seen.len()), (" ", 0));
+    for lyrics in [prompt::INSTRUMENTAL, "", "\n"] {
+        let blank = SongRequest {
+            lyrics: lyrics.into(),
+            ..blank.clone()
+        };
+        let (composed, seen) = compose(&engine, &blank);
+        assert_eq!((composed.request.caption.as_str(), seen.len()), (" ", 0));
+        assert!(!composed.planned);
+    }
+}
+
+#[test]
+fn texts_too_long_for_the_model_are_made_without_it_where_possible() {
+    let engine = planner();
+    let long = "la ".repeat(9000);
+    let with = |planning: Planning| SongRequest {
+        lyrics: long.clone(),
+        ..request(planning)
+    };
+    let format = Planning {
+        format: true,
+        ..planning()
+    };
+    let whats = [
+        "the texts were not rewritten: ",
+        "the metadata was not completed: ",
+    ];
+    for (planning, whats) in [(format, &whats[..]), (planning(), &whats[1..])] {
+        let request = with(planning);
+        let (composed, seen) = compose(&engine, &request);
+        assert!(seen.is_empty() && !composed.planned);
+        assert_eq!(composed.notes.len(), whats.len());
+        for (note, what) in composed.notes.iter().zip(whats) {
+            assert!(
+                note.starts_with(what) && note.contains("at most 8192"),
+                "{note}"
+            );
+        }
+        let unchanged = SongRequest {
+            planning: None,
+            ..request
+        };
+        assert_eq!(composed.request, unchanged);
+    }
+    let fails = |request: &SongRequest| {
+        let failed = engine.compose(request, &mut StageTimes::default(), &NoWatch);
+        match failed {
+            Err(Error::Request(text)) => text,
+            other => panic!("{other:?}"),
+        }
+    };
+    for complete_metas in [false, true] {
+        let mut thinking = with(Planning {
+            codes: true,
+            ..planning()
+        });
+        if complete_metas {
+            thinking.metas = complete();
+        }
+        let text = fails(&thinking);
+        assert!(
+            text.starts_with("LM generation failed: the language model"),
+            "{text}"
+        );
+    }
+    let wish = Some(Wish {
+        query: long.clone(),
+        instrumental: false,
+    });
+    let text = fails(&request(Planning { wish, ..planning() }));
+    assert!(
+        text.starts_with("create_sample failed: the language model"),
+        "{text}"
+    );
+}
+
+#[test]
+fn codes_say_how_long_a_song_is_when_nobody_does() {
+    let engine = planner();
+    let mut given = request(planning());
+    given.duration_s = None;
+    given.codes = vec![vec![1; 52]];
+    let composed = compose(&engine, &given).0;
+    assert_eq!(composed.request.duration_s, Some(10.4));
+    assert!(composed.planned);
+    // Neither given nor asked for: as long as the codes that are written.
+    let mut nobody = request(Planning {
+        codes: true,
+        metadata: false,
+        ..planning()
+    });
+    nobody.duration_s = None;
+    let made = compose(&engine, &nobody).0.request;
+    assert_eq!((made.duration_s, made.codes[0].len()), (Some(120.0), 600));
+}
+
+#[test]
+fn the_language_is_the_models_only_where_it_was_asked() {
+    let engine = planner();
+    for (language, seeds) in [(false, 0..1), (true, 0..6)] {
+        let changed = seeds.into_iter().any(|seed| {
+            let mut request = request(Planning {
+                format: true,
+                metadata: false,
+                language,
+                ..planning()
+            });
+            request.language = "unknown".into();
+            request.seeds = vec![seed];
+            compose(&engine, &request).0.request.language != "unknown"
+        });
+        assert_eq!(changed, language);
+    }
 }
 
 #[test]
@@ -398,4 +526,9 @@ fn music_as_codes_is_described() {
     assert_ne!(one, other);
     let unknown = engine.describe(&request(&[2048], 1), &NoWatch);
     assert!(unknown.is_err_and(|e| e.to_string().contains("2048")));
+    // Ten minutes are not too long.
+    let long = engine.describe(&request(&[5; 3000], 1), &Begun::default());
+    assert_eq!(long, Err(Error::Cancelled));
+    let longer = engine.describe(&request(&[5; 8200], 1), &NoWatch);
+    assert!(longer.is_err_and(|e| e.to_string().contains("at most 8192")));
 }

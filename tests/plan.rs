@@ -5,7 +5,7 @@ use engine::backend::cpu::CpuBackend;
 use engine::backend::{Backend, Device};
 use engine::program::Math;
 use engine::sample::logits::TokenSampling;
-use engine::song::plan::{Plan, PlanRequest, Planner};
+use engine::song::plan::{Completion, MAX_PROMPT_TOKENS, Plan, PlanRequest, Planner, Run};
 use engine::song::{Facts, Metas, NoWatch, Stage, Watch};
 use engine::text::grammar::{Field, Phase, Settings};
 use engine::text::{LANGUAGES, LmPrompt, Metadata, Number};
@@ -233,22 +233,105 @@ fn five_codes_a_second_cut_off() {
 
 #[test]
 fn a_song_depends_on_its_own_seed_alone() {
-    let planner = planner(Math::F32);
-    let mut request = request();
-    request.seeds = vec![7, 8, 9, 7, 10, 11];
-    let batch = plan(&planner, &request);
-    assert_eq!(batch.codes[0], batch.codes[3]);
-    request.batch = false;
-    let apart = plan(&planner, &request);
-    assert_eq!(apart.codes, batch.codes);
-    assert_eq!(apart.metadata, batch.metadata);
-    // Reasoning takes the first seed, so the metadata is given here.
-    request.known = complete();
-    let together = plan(&planner, &request);
-    for (seed, codes) in request.seeds.clone().into_iter().zip(&together.codes) {
-        request.seeds = vec![seed];
-        assert_eq!(&plan(&planner, &request).codes[0], codes, "seed {seed}");
+    for math in [Math::F32, Math::Bf16] {
+        let planner = planner(math);
+        for songs in [5, 8] {
+            let mut request = request();
+            request.seeds = [7, 8, 9, 7, 10, 11, 12, 13][..songs].to_vec();
+            let batch = plan(&planner, &request);
+            assert_eq!(batch.codes[0], batch.codes[3]);
+            request.batch = false;
+            let apart = plan(&planner, &request);
+            assert_eq!(apart.codes, batch.codes);
+            assert_eq!(apart.metadata, batch.metadata);
+            // Reasoning takes the first seed, so the metadata is given here.
+            request.known = complete();
+            request.batch = true;
+            let together = plan(&planner, &request);
+            for (seed, codes) in request.seeds.clone().into_iter().zip(&together.codes) {
+                request.seeds = vec![seed];
+                assert_eq!(&plan(&planner, &request).codes[0], codes, "seed {seed}");
+            }
+        }
     }
+}
+
+/// Nothing is computed for a prompt that is too long.
+#[test]
+fn prompts_that_are_too_long_are_refused_at_once() {
+    let planner = planner(Math::F32);
+    let tokens = |text: &str| planner.tokenizer().encode_text(text).expect("read").len();
+    let long = "la ".repeat(MAX_PROMPT_TOKENS);
+    assert!(tokens(&long) > MAX_PROMPT_TOKENS);
+    type Change = fn(&mut PlanRequest, &str);
+    let changes: [(Change, &str); 4] = [
+        (
+            |r, long| r.caption = long.into(),
+            "the caption or the lyrics",
+        ),
+        (
+            |r, long| r.lyrics = long.into(),
+            "the caption or the lyrics",
+        ),
+        (|r, long| r.negative = long.into(), "the negative prompt"),
+        (
+            |r, long| {
+                r.lyrics = long.into();
+                r.known = complete();
+            },
+            "the caption or the lyrics",
+        ),
+    ];
+    for (change, named) in changes {
+        let mut request = request();
+        change(&mut request, &long);
+        let watch = Stop::after(Stage::Decode, 0);
+        match planner.plan(&request, &watch) {
+            Err(Error::Request(text)) => {
+                assert!(
+                    text.contains("at most 8192") && text.ends_with(named),
+                    "{text}"
+                );
+            }
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(watch.seen.into_inner(), []);
+    }
+    // A negative prompt that is not used may be anything.
+    let mut unguided = request();
+    unguided.negative = long;
+    unguided.sampling.guidance = 1.0;
+    assert_counts(&plan(&planner, &unguided), 1, 26);
+}
+
+#[test]
+fn every_parameter_has_an_effect_on_reasoning() {
+    let planner = planner(Math::F32);
+    let mut base = request();
+    base.codes = false;
+    base.write_caption = true;
+    let before = plan(&planner, &base).metadata;
+    type Change = (&'static str, fn(&mut PlanRequest));
+    let changes: [Change; 7] = [
+        ("temperature", |r| r.sampling.temperature = 0.1),
+        ("top_k", |r| r.sampling.top_k = 1),
+        ("top_p", |r| r.sampling.top_p = 0.05),
+        ("repetition_penalty", |r| {
+            r.sampling.repetition_penalty = 3.0
+        }),
+        ("caption", |r| r.caption = "slow jazz".into()),
+        ("lyrics", |r| r.lyrics = "[Chorus]\noh".into()),
+        ("seed", |r| r.seeds = vec![2]),
+    ];
+    for (name, change) in changes {
+        let mut request = base.clone();
+        change(&mut request);
+        assert_ne!(plan(&planner, &request).metadata, before, "{name}");
+    }
+    // Guidance is that of the codes.
+    base.sampling.guidance = 7.0;
+    base.negative = "drums".into();
+    assert_eq!(plan(&planner, &base).metadata, before);
 }
 
 /// Reading the second prompt behind the first phase's is reading it anew.
@@ -315,7 +398,7 @@ fn events_are_recorded_on_demand_and_change_nothing() {
     let quiet = plan(&planner, &request);
     request.debug = true;
     let loud = plan(&planner, &request);
-    assert!(quiet.events.is_empty() && loud.events.len() > 26);
+    assert!(quiet.events.is_empty() && loud.events.len() > 20);
     assert_eq!((quiet.metadata, quiet.codes), (loud.metadata, loud.codes));
 }
 
@@ -333,13 +416,17 @@ fn without_the_grammar_anything_may_be_written() {
 #[test]
 fn a_description_has_metadata_and_what_the_user_fixed() {
     let planner = planner(Math::F32);
-    let how = TokenSampling::default();
     let mut settings = Settings::new(Phase::Understand);
     settings.user.insert(Field::Bpm, "123".into());
     let describe = |prompt: &LmPrompt, seed| {
-        let settings = settings.clone();
-        let answer = planner.complete_prompt(prompt, settings, &how, seed, 800, &NoWatch);
-        answer.map(|(output, _)| output)
+        let how = Completion {
+            run: Run::Description,
+            sampling: TokenSampling::default(),
+            seed,
+            most: 800,
+        };
+        let answer = planner.complete_prompt(prompt, settings.clone(), &how, &NoWatch);
+        answer.map(|answer| answer.output)
     };
     let prompt = LmPrompt::understand(&[1, 2, 2047]);
     let first = describe(&prompt, 3).expect("is described");

@@ -35,6 +35,22 @@ pub enum Error {
     Bug(String),
 }
 
+impl Error {
+    /// The error with `what` before its sentence. Those that are no sentence stay as they are.
+    pub fn within(self, what: &str) -> Self {
+        let say = |s: String| format!("{what}: {s}");
+        match self {
+            Error::Request(s) => Error::Request(say(s)),
+            Error::Missing(s) => Error::Missing(say(s)),
+            Error::Corrupt(s) => Error::Corrupt(say(s)),
+            Error::Device(s) => Error::Device(say(s)),
+            Error::Output(s) => Error::Output(say(s)),
+            Error::Bug(s) => Error::Bug(say(s)),
+            Error::TooBig { .. } | Error::Cancelled => self,
+        }
+    }
+}
+
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -224,7 +224,9 @@ pub fn generation_info(made: &Song, seconds: f64, notes: &[String]) -> String {
         seconds / songs.max(1) as f64,
     );
     if made.composed.planned {
-        let codes = made.composed.request.codes.iter().map(Vec::len).max();
+        // Codes that the user brought are not the model's.
+        let written = made.composed.request.codes.iter().map(Vec::len).max();
+        let codes = written.filter(|_| times.codes_s > 0.0);
         info.push_str(&format!(
             "- Language model: {:.2}s for texts and metadata, {:.2}s for codes ({} per song)\n",
             times.reason_s,
@@ -289,7 +291,11 @@ mod tests {
     #[test]
     fn notes_and_codes_reach_the_summary() {
         let notes = ["bpm \"9\" was taken as not given".to_owned()];
-        let info = generation_info(&made(true), 3.0, &notes);
+        let mut song = made(true);
+        let brought = generation_info(&song, 3.0, &notes);
+        assert!(brought.contains("(0 per song)"), "{brought}");
+        song.times.codes_s = 1.5;
+        let info = generation_info(&song, 3.0, &notes);
         assert!(info.starts_with("**Total: 3.00s for 0 songs**\n- 3.00s per song\n- Language"));
         assert!(info.contains("(50 per song)"), "{info}");
         assert!(info.ends_with(

@@ -26,6 +26,17 @@ pub fn overall(stage: Stage, done: usize, total: usize) -> f64 {
     start + width * (done as f64 / total.max(1) as f64).min(1.0)
 }
 
+/// What a job of `items` songs does, for people. Planning has a small part of the whole and may
+/// take most of the time, so its texts count.
+fn text(stage: Stage, done: usize, total: usize, items: usize) -> String {
+    match stage {
+        Stage::Reason => format!("Planning the song (token {done} of at most {total})..."),
+        Stage::Codes => format!("Generating audio codes ({done} of {total})..."),
+        Stage::Diffuse => format!("Generating music (batch size: {items})..."),
+        other => other.text().to_owned(),
+    }
+}
+
 /// Writes the progress of one job into the store, not more often than a client can see.
 pub struct JobWatch<'a> {
     app: &'a App,
@@ -70,10 +81,7 @@ impl Watch for JobWatch<'_> {
         if !self.is_news(stage, progress) {
             return;
         }
-        let text = match stage {
-            Stage::Diffuse => format!("Generating music (batch size: {})...", self.items),
-            other => other.text().to_owned(),
-        };
+        let text = text(stage, done, total, self.items);
         self.app.jobs.update(self.id, &mut |job| {
             job.progress = job.progress.max(progress);
             job.stage = text.as_str().into();
@@ -117,6 +125,19 @@ impl Watch for LoadWatch<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn texts_count_what_takes_long() {
+        assert_eq!(
+            text(Stage::Codes, 412, 3000, 2),
+            "Generating audio codes (412 of 3000)..."
+        );
+        assert_eq!(
+            text(Stage::Reason, 12, 768, 2),
+            "Planning the song (token 12 of at most 768)..."
+        );
+        assert!(text(Stage::Diffuse, 1, 8, 2).contains("batch size: 2"));
+    }
 
     #[test]
     fn progress_never_falls_and_ends_below_one() {

@@ -2,7 +2,7 @@
 //! of audio codes.
 
 use super::Watch;
-use super::plan::{COMPLETION_TOKENS, Planner};
+use super::plan::{COMPLETION_TOKENS, Completion, Planner, Run};
 use super::request::{Metas, Wish};
 use crate::error::Result;
 use crate::sample::logits::TokenSampling;
@@ -63,6 +63,8 @@ pub struct Description {
     pub lyrics: Option<String>,
     /// What was known, and what the model wrote.
     pub facts: Facts,
+    /// Whether the lyrics went on where the limit of tokens ended them.
+    pub is_cut_off: bool,
     /// What the grammar did, when asked for.
     pub events: Vec<Event>,
 }
@@ -166,10 +168,15 @@ impl Planner {
     /// [`Planner::complete_prompt`] reports.
     pub fn describe(&self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {
         let known = &request.known;
-        let prompt = match &request.subject {
-            Subject::Wish(wish) => LmPrompt::inspire(&wish.query, wish.instrumental),
-            Subject::Texts { caption, lyrics } => LmPrompt::format(caption, lyrics),
-            Subject::Codes(codes) => LmPrompt::understand(codes),
+        let (run, prompt) = match &request.subject {
+            Subject::Wish(wish) => (
+                Run::Description,
+                LmPrompt::inspire(&wish.query, wish.instrumental),
+            ),
+            Subject::Texts { caption, lyrics } => {
+                (Run::Rewriting, LmPrompt::format(caption, lyrics))
+            }
+            Subject::Codes(codes) => (Run::Description, LmPrompt::understand(codes)),
         };
         let is_text = matches!(request.subject, Subject::Texts { .. });
         let settings = Settings {
@@ -181,14 +188,14 @@ impl Planner {
             debug: request.debug,
             ..Settings::new(Phase::Understand)
         };
-        let (output, events) = self.complete_prompt(
-            &prompt,
-            settings,
-            &request.sampling,
-            request.seed,
-            COMPLETION_TOKENS,
-            watch,
-        )?;
+        let how = Completion {
+            run,
+            sampling: request.sampling,
+            seed: request.seed,
+            most: COMPLETION_TOKENS,
+        };
+        let completed = self.complete_prompt(&prompt, settings, &how, watch)?;
+        let output = completed.output;
         let text = |text: &str| {
             let text = text.trim();
             (!text.is_empty()).then(|| text.to_owned())
@@ -197,7 +204,8 @@ impl Planner {
             caption: output.metadata.caption.as_deref().and_then(text),
             lyrics: text(&output.lyrics),
             facts: known.clone().or(Facts::legal(&output.metadata)),
-            events,
+            is_cut_off: completed.is_cut_off,
+            events: completed.events,
         })
     }
 }

@@ -130,7 +130,10 @@ impl LanguageModel {
             return Err(Error::TooBig {
                 needs,
                 have,
-                suggestion: "plan fewer songs at once, or shorter ones".into(),
+                suggestion: match rows {
+                    1 => "shorten the texts, or choose a smaller language model".into(),
+                    _ => "ask for fewer or shorter songs, or shorten the texts".into(),
+                },
             });
         }
         let shape = cache_shape(&self.config, rows, capacity);

@@ -34,13 +34,22 @@ pub const COMPLETION_TOKENS: usize = 3500;
 /// 512, everything else fewer than 100.
 const REASONING_TOKENS: usize = 768;
 
-/// Runs of the model, each with a stream of its own.
+/// Most tokens of a prompt. Upstream plans for 4096 of prompt and answer; the longest prompt of
+/// its example songs has 1982. Ten minutes of codes to describe stay below, too.
+pub const MAX_PROMPT_TOKENS: usize = 8192;
+
+/// Runs of the model, each with a stream of its own: those of one request draw from one seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum Run {
+pub enum Run {
+    /// The first phase.
     Reasoning = 0,
+    /// The second phase.
     Codes = 1,
+    /// A song from a wish, or what is heard in codes.
     Description = 2,
+    /// Caption and lyrics in other words.
+    Rewriting = 3,
 }
 
 impl Run {
@@ -87,6 +96,8 @@ pub struct Plan {
     pub metadata: Metadata,
     /// Audio codes of each song; none when they were not wanted.
     pub codes: Vec<Vec<u32>>,
+    /// Seconds of music the codes are for; `None` when they were not wanted.
+    pub target_s: Option<f64>,
     /// Seconds the metadata took.
     pub reason_s: f64,
     /// Seconds the codes took.
@@ -144,9 +155,14 @@ impl Planner {
     }
 
     /// Plans the songs of a request.
+    ///
+    /// # Errors
+    /// [`Error::Request`] before anything is computed when a prompt has more than
+    /// [`MAX_PROMPT_TOKENS`], and what sessions and the model report.
     pub fn plan(&self, request: &PlanRequest, watch: &dyn Watch) -> Result<Plan> {
         let start = Instant::now();
         let mut plan = Plan::default();
+        self.check_prompts(request)?;
         let reasoned = match request.reason && !request.known.is_complete() {
             true => Some(self.reason(request, &mut plan, watch)?),
             false => {
@@ -165,25 +181,45 @@ impl Planner {
         Ok(plan)
     }
 
+    /// Looks at the length of both phases' prompts. What the first phase adds to the second one's
+    /// is bounded by itself.
+    fn check_prompts(&self, request: &PlanRequest) -> Result<()> {
+        let (caption, lyrics) = (&request.caption, &request.lyrics);
+        let prompt = LmPrompt::codes(caption, lyrics, &request.known.metadata());
+        check_length(&prompt.ids(self.tokenizer())?, "the caption or the lyrics")?;
+        if request.codes && request.sampling.guidance > 1.0 {
+            let negative = LmPrompt::codes_unconditional(&request.negative);
+            check_length(&negative.ids(self.tokenizer())?, "the negative prompt")?;
+        }
+        Ok(())
+    }
+
     /// Lets the model answer a prompt of [`LmPrompt::inspire`], [`LmPrompt::format`] or
-    /// [`LmPrompt::understand`]: reasoning within `settings`, then lyrics, at most `most` tokens.
+    /// [`LmPrompt::understand`]: reasoning within `settings`, then lyrics.
+    ///
+    /// # Errors
+    /// [`Error::Request`] for a prompt of more than [`MAX_PROMPT_TOKENS`] or with codes the model
+    /// does not know, [`Error::TooBig`], [`Error::Cancelled`].
     pub fn complete_prompt(
         &self,
         prompt: &LmPrompt,
         settings: Settings,
-        sampling: &TokenSampling,
-        seed: u64,
-        most: usize,
+        how: &Completion,
         watch: &dyn Watch,
-    ) -> Result<(LmOutput, Vec<Event>)> {
+    ) -> Result<Completed> {
         let prompt = prompt.ids(self.tokenizer())?;
+        check_length(&prompt, "the texts, or give fewer audio codes")?;
+        let (seed, most) = (how.seed, how.most);
         let mut session = self.lm.session(1, prompt.len() + most)?;
         let mut machine = Machine::new(self.grammar.clone(), settings, &prompt)?;
-        let chooser = Chooser::new(sampling, Run::Description.stream());
+        let chooser = Chooser::new(&how.sampling, how.run.stream());
         let start = Start { prompt, seed, most };
         let ids = self.complete(&mut session, &start, &mut machine, chooser, watch)?;
-        let output = parse_output(&self.vocabulary().decode(&ids, false));
-        Ok((output, machine.take_events()))
+        Ok(Completed {
+            output: parse_output(&self.vocabulary().decode(&ids, false)),
+            is_cut_off: !machine.finished(),
+            events: machine.take_events(),
+        })
     }
 
     /// The first phase. Returns what was read of its prompt, which begins the second one's.
@@ -218,14 +254,7 @@ impl Planner {
         let prompt = start.prompt;
         plan.events.extend(machine.take_events());
         let written = parse_output(&self.vocabulary().decode(&ids, false)).metadata;
-        plan.metadata = match request.constrained {
-            true => written,
-            // Anything may stand there; what is not legal is as good as not written.
-            false => Metadata {
-                caption: written.caption.clone(),
-                ..request.known.clone().or(Facts::legal(&written)).metadata()
-            },
-        };
+        plan.metadata = merged(request, written);
         session.truncate(0, prompt.len());
         Ok(Reasoned { session, prompt })
     }
@@ -280,6 +309,7 @@ impl Planner {
         let wanted = request.known.duration_s.filter(|s| *s > 0.0);
         let target_s = wanted.or_else(|| plan.metadata.known_duration());
         let target_s = target_s.unwrap_or(DEFAULT_DURATION_S).min(longest);
+        plan.target_s = Some(target_s);
         let conditional = LmPrompt::codes(&request.caption, &request.lyrics, &plan.metadata);
         let guided = request.sampling.guidance > 1.0;
         let unconditional = LmPrompt::codes_unconditional(&request.negative);
@@ -414,6 +444,58 @@ impl Planner {
         }
         Ok(logits)
     }
+}
+
+/// The user's values, and beside them what the model wrote. Without the grammar it may have
+/// written anything: what is not legal, or was not asked for, is as good as not written.
+fn merged(request: &PlanRequest, written: Metadata) -> Metadata {
+    let known = &request.known;
+    let facts = known.clone().or(Facts::legal(&written));
+    let language = match request.constrained {
+        // Also that it is unknown.
+        true => known.language.clone().or(written.language),
+        false => facts.language.clone(),
+    };
+    Metadata {
+        caption: written.caption.filter(|_| request.write_caption),
+        language: language.filter(|_| request.write_language),
+        ..facts.metadata()
+    }
+}
+
+/// Refuses a prompt that is too long; `what` can be shortened.
+fn check_length(prompt: &[u32], what: &str) -> Result<()> {
+    match prompt.len() {
+        ..=MAX_PROMPT_TOKENS => Ok(()),
+        len => Err(Error::Request(format!(
+            "the language model would have to read {len} tokens, at most {MAX_PROMPT_TOKENS} are \
+             possible: shorten {what}"
+        ))),
+    }
+}
+
+/// How a prompt is answered.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Completion {
+    /// Which of a request's runs this is.
+    pub run: Run,
+    /// How tokens are drawn. Guidance has no effect.
+    pub sampling: TokenSampling,
+    /// Seed of the draws.
+    pub seed: u64,
+    /// Most tokens of the answer.
+    pub most: usize,
+}
+
+/// An answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Completed {
+    /// What it holds.
+    pub output: LmOutput,
+    /// Whether it went on where the limit of tokens ended it.
+    pub is_cut_off: bool,
+    /// What the grammar did, when asked for.
+    pub events: Vec<Event>,
 }
 
 /// What a completion begins with, and how long it may become.

@@ -3,6 +3,7 @@
 use super::checks::Checks;
 use super::{Caller, hints};
 use crate::fields::{RawRequest, Refusal};
+use crate::languages::LANGUAGES;
 use engine::sample::logits::TokenSampling;
 use engine::song::{Planning, Wish};
 use engine::text::codes::CODES_PER_SECOND;
@@ -43,10 +44,12 @@ pub fn resolve(raw: &RawRequest, checks: &mut Checks) -> Result<Planned, Refusal
     let said = raw.vocal_language.as_deref().unwrap_or_default();
     let said = said.trim().to_lowercase();
     // English is what most clients send without being asked: a wish may name another language.
-    let is_imposed = match wish {
-        Some(_) if checks.caller == Caller::Http => !["", "en", "unknown"].contains(&said.as_str()),
-        _ => !["", "unknown"].contains(&said.as_str()),
-    };
+    let is_known = LANGUAGES.contains(&said.as_str());
+    let is_imposed = is_known
+        && match wish {
+            Some(_) if checks.caller == Caller::Http => !["en", "unknown"].contains(&said.as_str()),
+            _ => said != "unknown",
+        };
     let hint = match is_imposed {
         true => None,
         false => wish.as_ref().and_then(|_| hints::language(&query)),
@@ -105,45 +108,28 @@ pub fn codes(
     songs: usize,
     checks: &mut Checks,
 ) -> Result<Vec<Vec<u32>>, Refusal> {
-    const NAME: &str = "audio_code_string";
-    let mut lists = Vec::new();
-    for (index, text) in raw.audio_code_string.iter().flat_map(|t| &t.0).enumerate() {
-        let mut parsed = parse_codes(text);
-        if parsed.clamped > 0 {
-            let notes = &mut checks.notes;
-            notes.push(format!(
-                "{NAME}: {} codes above 63999 were taken as 63999",
-                parsed.clamped
-            ));
+    let texts: Vec<&str> = raw
+        .audio_code_string
+        .iter()
+        .flat_map(|t| &t.0)
+        .map(|t| &**t)
+        .collect();
+    let filled = texts.iter().filter(|t| !t.trim().is_empty()).count();
+    let mut lists = Lists::default();
+    for (index, text) in texts.iter().enumerate() {
+        // A list may be long, and nobody would hear it.
+        if lists.codes.len() == songs {
+            break;
         }
-        if parsed.codes.len() > MOST_CODES {
-            let what = format!("{} codes", parsed.codes.len());
-            checks.fall_back(
-                NAME,
-                &what,
-                &format!("the first {MOST_CODES}"),
-                &format!("at most {MOST_CODES} codes, which are ten minutes"),
-            )?;
-            parsed.codes.truncate(MOST_CODES);
-        }
-        if !parsed.codes.is_empty() {
-            lists.push(parsed.codes);
-        } else if !text.trim().is_empty() {
-            let what = format!("entry {} without a code", index + 1);
-            checks.fall_back(
-                NAME,
-                &what,
-                "not given",
-                "a text with <|audio_code_N|> in it",
-            )?;
-        }
+        lists.read(index + 1, text);
     }
-    if lists.len() > songs {
-        let what = format!("{} lists", lists.len());
+    lists.report(checks, filled > 0)?;
+    let mut lists = lists.codes;
+    if lists.len() == songs && filled > songs {
+        let what = format!("{filled} lists");
         let instead = format!("the first {songs}");
         let allowed = format!("one list of codes for each of the {songs} songs, or one for all");
         checks.fall_back(NAME, &what, &instead, &allowed)?;
-        lists.truncate(songs);
     } else if lists.len() > 1 && lists.len() < songs {
         if checks.caller == Caller::CommandLine {
             return Err(Refusal(format!(
@@ -158,4 +144,84 @@ pub fn codes(
         lists = lists.into_iter().cycle().take(songs).collect();
     }
     Ok(lists)
+}
+
+const NAME: &str = "audio_code_string";
+
+/// Lists of codes as they are read, and what was the matter with them. However many entries a
+/// client sends, there is one note of each kind.
+#[derive(Default)]
+struct Lists {
+    codes: Vec<Vec<u32>>,
+    /// Codes that were too large.
+    clamped: usize,
+    /// Codes of the longest list that is too long.
+    longest: usize,
+    /// The first entry without a code, and how many there are.
+    unreadable: Option<usize>,
+    unreadables: usize,
+    /// The first blank entry.
+    blank: Option<usize>,
+}
+
+impl Lists {
+    /// Reads entry `number`.
+    fn read(&mut self, number: usize, text: &str) {
+        let mut parsed = parse_codes(text);
+        self.clamped += parsed.clamped;
+        if parsed.codes.len() > MOST_CODES {
+            self.longest = self.longest.max(parsed.codes.len());
+            parsed.codes.truncate(MOST_CODES);
+        }
+        if !parsed.codes.is_empty() {
+            self.codes.push(parsed.codes);
+        } else if text.trim().is_empty() {
+            self.blank.get_or_insert(number);
+        } else {
+            self.unreadable.get_or_insert(number);
+            self.unreadables += 1;
+        }
+    }
+
+    /// Notes or refuses what was the matter.
+    fn report(&self, checks: &mut Checks, any: bool) -> Result<(), Refusal> {
+        if self.clamped > 0 {
+            checks.notes.push(format!(
+                "{NAME}: {} codes above 63999 were taken as 63999",
+                self.clamped
+            ));
+        }
+        if self.longest > 0 {
+            checks.fall_back(
+                NAME,
+                &format!("{} codes", self.longest),
+                &format!("the first {MOST_CODES}"),
+                &format!("at most {MOST_CODES} codes, which are ten minutes"),
+            )?;
+        }
+        if let Some(number) = self.unreadable {
+            let more = match self.unreadables - 1 {
+                0 => String::new(),
+                more => format!(" and {more} more"),
+            };
+            checks.fall_back(
+                NAME,
+                &format!("entry {number}{more} without a code"),
+                "not given",
+                "a text with <|audio_code_N|> in it",
+            )?;
+        }
+        match self.blank.filter(|_| any) {
+            Some(number) if checks.caller == Caller::CommandLine => Err(Refusal(format!(
+                "--codes: entry {number} is blank; give a list for every song, or one for all"
+            ))),
+            Some(number) => {
+                checks.notes.push(format!(
+                    "{NAME}: entry {number} is blank: the songs take the others in turn"
+                ));
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
 }

@@ -154,6 +154,48 @@ fn audio_codes_as_text_or_list() {
 }
 
 #[test]
+fn entries_of_codes_keep_to_a_few_notes() {
+    let sent = |codes: Value, songs: u64| {
+        let body = json!({ "audio_codes": codes, "batch_size": songs });
+        let r = http(true, body).unwrap();
+        (r.song.codes, r.notes)
+    };
+    // What is not heard is not read.
+    let many = vec!["70000"; 5000];
+    let (codes, notes) = sent(json!(many), 2);
+    assert_eq!(codes, [[63_999], [63_999]]);
+    assert_eq!(notes.len(), 2, "{notes:?}");
+    assert!(notes[0].contains("2 codes above 63999") && notes[1].contains("5000 lists"));
+    let (codes, notes) = sent(json!(vec!["music"; 5000]), 2);
+    assert_eq!((codes.len(), notes.len()), (0, 1));
+    assert!(notes[0].contains("entry 1 and 4999 more without a code"));
+    let (codes, notes) = sent(json!(["", "1", "2"]), 2);
+    assert_eq!(codes, [[1], [2]]);
+    assert_eq!(
+        notes,
+        ["audio_code_string: entry 1 is blank: the songs take the others in turn"]
+    );
+    let refused = cli(true, json!({"audio_codes": ["1", " "], "batch_size": 2}));
+    assert!(refused.is_err_and(|e| e.0.contains("entry 2 is blank")));
+}
+
+#[test]
+fn only_languages_there_are_are_imposed() {
+    for body in [
+        json!({"vocal_language": "klingon"}),
+        json!({"vocal_language": "klingon", "sample_query": "a song"}),
+    ] {
+        assert!(!planning(body.clone()).keep_language, "{body}");
+    }
+    let r = http(
+        true,
+        json!({"language": "xx", "sample_query": "German rap"}),
+    )
+    .unwrap();
+    assert_eq!(r.song.language, "de");
+}
+
+#[test]
 fn the_language_model_is_named_by_the_end_of_its_path() {
     let name = |path| {
         http(true, json!({ "lm_model_path": path }))

@@ -2,7 +2,7 @@
 
 use super::spans::{Allowed, Spans};
 use super::tables::{Grammar, is_indented};
-use super::trace::{Event, PREVIEW};
+use super::trace::{Event, PREVIEW, Trace};
 use super::tree::Step;
 use super::{Field, Phase, Rules, Settings, State};
 use crate::error::{Error, Result};
@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 /// Tokens after which a caption has to end its line.
 const CAPTION_TOKENS: usize = 512;
+/// Codes between two of their counts in the debug log.
+const COUNTED: usize = 50;
 
 /// The state of one sequence. Per token: [`Machine::forced`], or else logits and
 /// [`Machine::allowed`]; then [`Machine::advance`] with the token that was chosen.
@@ -32,7 +34,7 @@ pub struct Machine {
     caption: Caption,
     codes: usize,
     ended: bool,
-    events: Vec<Event>,
+    trace: Trace,
 }
 
 /// Progress of a caption.
@@ -71,7 +73,7 @@ impl Machine {
             caption: Caption::default(),
             codes: 0,
             ended: false,
-            events: Vec::new(),
+            trace: Trace::default(),
         })
     }
 
@@ -98,7 +100,7 @@ impl Machine {
 
     /// Takes the recorded events.
     pub fn take_events(&mut self) -> Vec<Event> {
-        std::mem::take(&mut self.events)
+        std::mem::take(&mut self.trace).into_events()
     }
 
     fn codes_complete(&self) -> bool {
@@ -142,7 +144,8 @@ impl Machine {
         if self.state == State::Value(Field::Caption) && self.injected.is_empty() {
             self.end_caption(logits);
         }
-        if self.settings.debug {
+        // Every code has the same set.
+        if self.settings.debug && (self.state != State::Codes || self.codes == 0) {
             self.record_set(logits);
         }
         self.set(logits)
@@ -258,8 +261,10 @@ impl Machine {
 
     fn advance_code(&mut self, token: u32) {
         self.codes += 1;
-        if self.settings.debug && !self.grammar.vocabulary().ends_completion(token) {
-            self.events.push(Event::Code {
+        let is_code = !self.grammar.vocabulary().ends_completion(token);
+        let counts = self.codes.is_multiple_of(COUNTED) || self.target == Some(self.codes);
+        if self.settings.debug && is_code && counts {
+            self.trace.push(Event::Code {
                 count: self.codes,
                 target: self.target,
             });
@@ -307,7 +312,7 @@ impl Machine {
 
     fn enter(&mut self, state: State) {
         if self.settings.debug {
-            self.events.push(Event::Entered {
+            self.trace.push(Event::Entered {
                 from: self.state,
                 to: state,
             });
@@ -323,7 +328,7 @@ impl Machine {
             self.injected.clone_from(ids);
             if self.settings.debug {
                 let text = text.clone();
-                self.events.push(Event::Injected { state, text });
+                self.trace.push(Event::Injected { state, text });
             }
         }
     }
@@ -385,7 +390,7 @@ impl Machine {
             legal: set.count(),
             preview,
         };
-        self.events.push(event);
+        self.trace.push(event);
     }
 }
 

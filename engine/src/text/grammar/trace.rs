@@ -6,6 +6,35 @@ use std::fmt;
 /// Tokens of a set that are shown.
 pub(super) const PREVIEW: usize = 8;
 
+/// Most events of one sequence that are kept.
+const MOST: usize = 2000;
+
+/// Events in their order, of which the first [`MOST`] are kept.
+#[derive(Debug, Default)]
+pub(super) struct Trace {
+    events: Vec<Event>,
+    left_out: usize,
+}
+
+impl Trace {
+    /// Adds an event.
+    pub(super) fn push(&mut self, event: Event) {
+        match self.events.len() {
+            ..MOST => self.events.push(event),
+            _ => self.left_out += 1,
+        }
+    }
+
+    /// The events, and how many are missing.
+    pub(super) fn into_events(mut self) -> Vec<Event> {
+        if self.left_out > 0 {
+            let count = self.left_out;
+            self.events.push(Event::LeftOut { count });
+        }
+        self.events
+    }
+}
+
 /// One thing that happened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
@@ -32,12 +61,17 @@ pub enum Event {
         /// Texts of the first of them.
         preview: Vec<String>,
     },
-    /// A code was written.
+    /// Codes were written: the every 50th, and the last.
     Code {
         /// Codes so far.
         count: usize,
         /// Codes in all, where known.
         target: Option<usize>,
+    },
+    /// More happened than is kept.
+    LeftOut {
+        /// Events that are missing.
+        count: usize,
     },
 }
 
@@ -55,6 +89,28 @@ impl fmt::Display for Event {
                 Some(target) => write!(f, "code {count} of {target}"),
                 None => write!(f, "code {count}"),
             },
+            Event::LeftOut { count } => write!(f, "{count} more events are left out"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_events_are_kept_as_a_log_can_take() {
+        for (happened, kept) in [(0, 0), (MOST, MOST), (MOST + 7, MOST + 1)] {
+            let mut trace = Trace::default();
+            for count in 1..=happened {
+                let target = None;
+                trace.push(Event::Code { count, target });
+            }
+            let events = trace.into_events();
+            assert_eq!(events.len(), kept);
+            if happened > MOST {
+                assert_eq!(events.last(), Some(&Event::LeftOut { count: 7 }));
+            }
         }
     }
 }
