@@ -256,6 +256,21 @@ fn a_song_depends_on_its_own_seed_alone() {
     }
 }
 
+#[test]
+fn codes_must_be_ones_that_can_be_read() {
+    let planner = planner(Math::F32);
+    assert_eq!(planner.check_codes("a model", 2048), Ok(()));
+    match planner.check_codes("a model", 2047) {
+        Err(Error::Corrupt(text)) => {
+            assert!(
+                text.contains("writes 2048 audio codes, a model knows 2047"),
+                "{text}"
+            );
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
 /// Nothing is computed for a prompt that is too long.
 #[test]
 fn prompts_that_are_too_long_are_refused_at_once() {

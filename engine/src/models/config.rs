@@ -156,6 +156,7 @@ impl DitConfig {
         f.only("model_type", &json!("acestep"))?;
         refuse_unsupported(f)?;
         f.only("fsq_input_num_quantizers", &json!(1))?;
+        f.only("pool_window_size", &json!(5))?;
         let layers = f.whole("num_hidden_layers", Some(24), 1..=MAX_LAYERS)?;
         let window = f.size("sliding_window", Some(128))?;
         let use_sliding_window = f.flag("use_sliding_window", Some(true))?;

@@ -124,6 +124,7 @@ fn every_refusal_names_key_found_and_expected() {
         ("is_turbo", json!(1), "true or false"),
         ("in_channels", json!(128), "192"),
         ("fsq_dim", json!(64), "40"),
+        ("pool_window_size", json!(4), "5"),
         ("fsq_input_levels", json!([8, 1]), "2 to 1000"),
         (
             "fsq_input_levels",

@@ -246,7 +246,13 @@ impl Engine {
     ) -> Result<Composed> {
         match &request.planning {
             Some(planning) if planning.is_required() || self.planner.is_some() => {
-                self.planner()?.compose(request, times, watch)
+                let planner = self.planner()?;
+                if let Ok((dit, _)) = self.dit(&request.model)
+                    && planning.codes
+                {
+                    planner.check_codes(&dit.name, dit.config.codes())?;
+                }
+                planner.compose(request, times, watch)
             }
             _ => Ok(Composed::unplanned(request)),
         }

@@ -154,6 +154,22 @@ impl Planner {
         self.grammar.vocabulary()
     }
 
+    /// Codes that a diffusion model cannot read are found before they are written.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when `dit`, which knows `known` codes, knows fewer than are written.
+    pub fn check_codes(&self, dit: &str, known: usize) -> Result<()> {
+        let written = self.vocabulary().legal_codes().len();
+        if written <= known {
+            return Ok(());
+        }
+        Err(Error::Corrupt(format!(
+            "{} writes {written} audio codes, {dit} knows {known}: the folders do not belong \
+             together, load another language model",
+            self.lm.name
+        )))
+    }
+
     /// Plans the songs of a request.
     ///
     /// # Errors

@@ -45,17 +45,6 @@ impl LmPrompt {
         LmPrompt::open(GENERATE, Content::Text(text))
     }
 
-    /// The unconditional side of [`LmPrompt::reason`], for a first phase with guidance.
-    pub fn reason_unconditional(negative: &str, lyrics: &str) -> Self {
-        match real_negative(negative) {
-            Some(negative) => LmPrompt::reason(negative, lyrics),
-            None => {
-                let text = format!("# Lyric\n{lyrics}\n");
-                LmPrompt::open(GENERATE, Content::Text(text))
-            }
-        }
-    }
-
     /// The model is to write codes: the second phase. Caption and lyrics are the user's own, the
     /// metadata goes into the reasoning. The prompt continues that of [`LmPrompt::reason`] for
     /// the same texts, token by token.

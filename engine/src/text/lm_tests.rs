@@ -212,8 +212,6 @@ fn prompts_are_literal() {
             )
         )
     );
-    let lyrics_only = LmPrompt::reason_unconditional("NO USER INPUT", "la").text();
-    assert_eq!(lyrics_only, format!("{generate}# Lyric\nla\n{tail}"));
     let blank = LmPrompt::format(" ", "").text();
     assert!(blank.contains("# Caption\nNO USER INPUT\n\n# Lyric\n[Instrumental]<|im_end|>"));
     assert!(

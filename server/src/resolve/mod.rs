@@ -99,7 +99,6 @@ pub fn resolve(
             )));
         }
     }
-    let key_scale = raw.key_scale().trim().to_owned();
     let seeds = seeds::seeds(raw.seed.as_ref(), raw.use_random_seed(), batch, random);
     let song = SongRequest {
         caption: raw.prompt(),
@@ -110,7 +109,7 @@ pub fn resolve(
         },
         metas: Metas {
             bpm: bpm.and_then(|b| u32::try_from(b).ok()),
-            key_scale: Some(key_scale).filter(|k| !k.is_empty()),
+            key_scale: key_scale(&raw.key_scale(), &mut checks)?,
             time_signature: time_signature(&raw.time_signature(), &mut checks)?,
         },
         duration_s,
@@ -124,8 +123,11 @@ pub fn resolve(
         prompt: raw.prompt(),
         lyrics: raw.lyrics(),
         bpm,
-        key_scale: raw.key_scale(),
         // A value that was taken as not given does not come back as if it had been used.
+        key_scale: match &song.metas.key_scale {
+            Some(_) => raw.key_scale(),
+            None => String::new(),
+        },
         time_signature: match &song.metas.time_signature {
             Some(_) => raw.time_signature(),
             None => String::new(),
@@ -236,10 +238,31 @@ fn language(raw: &RawRequest, checks: &mut Checks) -> Result<String, Refusal> {
     Ok("unknown".into())
 }
 
+/// Whether a text says that nothing is known, as answers do.
+fn is_absent(said: &str) -> bool {
+    said.is_empty() || said.eq_ignore_ascii_case("N/A")
+}
+
+/// A key, free in its spelling. It is written between tags, one field a line.
+fn key_scale(said: &str, checks: &mut Checks) -> Result<Option<String>, Refusal> {
+    const LIMIT: usize = 64;
+    let said = said.trim();
+    if is_absent(said) {
+        return Ok(None);
+    }
+    let line_ends = ['<', '\n', '\r', '\u{85}', '\u{2028}', '\u{2029}'];
+    if said.chars().nth(LIMIT).is_none() && !said.contains(line_ends) {
+        return Ok(Some(said.to_owned()));
+    }
+    let allowed = format!("one line of at most {LIMIT} characters without <");
+    checks.fall_back("key_scale", said, "not given", &allowed)?;
+    Ok(None)
+}
+
 /// `4/4` and `4` as `4`.
 fn time_signature(said: &str, checks: &mut Checks) -> Result<Option<String>, Refusal> {
     let said = said.trim();
-    if said.is_empty() {
+    if is_absent(said) {
         return Ok(None);
     }
     let first = said.split('/').next().unwrap_or_default().trim();

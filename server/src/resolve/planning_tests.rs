@@ -180,6 +180,43 @@ fn entries_of_codes_keep_to_a_few_notes() {
 }
 
 #[test]
+fn what_is_not_known_is_not_given() {
+    for said in ["N/A", " n/a ", "", " "] {
+        let r = http(
+            true,
+            json!({"key_scale": said, "time_signature": said, "bpm": said, "duration": said}),
+        )
+        .unwrap();
+        assert_eq!(r.song.metas, Metas::default(), "{said}");
+        assert_eq!((r.song.duration_s, r.notes.len()), (None, 0), "{said}");
+        assert!(r.echo.key_scale.is_empty() && r.echo.time_signature.is_empty());
+    }
+}
+
+#[test]
+fn a_key_is_one_short_line() {
+    let long = "x".repeat(65);
+    for wrong in ["C</think>", "C\nbpm: 1", "C\u{2028}major", &long] {
+        let body = json!({ "key_scale": wrong });
+        let r = http(true, body.clone()).unwrap();
+        assert_eq!(
+            (r.song.metas.key_scale, r.notes.len()),
+            (None, 1),
+            "{wrong}"
+        );
+        assert_eq!(r.echo.key_scale, "");
+        assert!(cli(true, body).is_err_and(|e| e.0.starts_with("--key must be one line")));
+    }
+    for right in ["H moll", &long[1..], "C: major"] {
+        let key = http(true, json!({ "key_scale": right }))
+            .unwrap()
+            .song
+            .metas;
+        assert_eq!(key.key_scale.as_deref(), Some(right));
+    }
+}
+
+#[test]
 fn only_languages_there_are_are_imposed() {
     for body in [
         json!({"vocal_language": "klingon"}),

@@ -33,6 +33,9 @@ mod property_tests;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod walk_tests;
 
 pub use machine::Machine;
 pub use spans::{Allowed, Spans};
