@@ -224,6 +224,7 @@ impl SongMaker for FakeMaker {
             caption,
             lyrics,
             facts,
+            is_cut_off: false,
             events: Vec::new(),
         })
     }
