@@ -41,7 +41,7 @@ pub fn operations(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
             let ours = b
                 .run(program.finish()?, &NoWeights, &inputs, &[])?
                 .take_f32("out")?;
-            r.compare(&name, &ours, &g.array(&name)?, Kind::BlockF32);
+            r.compare(name, &ours, &g.array(name)?, Kind::BlockF32);
         } else if let Some(width) = name.strip_prefix("blend_cf") {
             let mut ours = x.data.clone();
             let repaint = Repaint {
@@ -51,7 +51,7 @@ pub fn operations(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
                 crossfade: width.parse().unwrap_or(0),
             };
             blend_border(&mut ours, &repaint, frames);
-            r.compare(&name, &ours, &g.array(&name)?, Kind::BlockF32);
+            r.compare(name, &ours, &g.array(name)?, Kind::BlockF32);
         }
     }
     splices(g, r)
