@@ -163,7 +163,7 @@ fields! {
     dcw_wavelet: Text = "haar", [], (), [], "Wavelet of the correction";
     latent_shift: Float = 0.0, [], (-10.0 to 10.0), [], "Added to the latents before decoding";
     latent_rescale: Float = 1.0, [], (0.01 to 10.0), [], "Multiplies the latents before decoding";
-    enable_normalization: Bool = true, [], (), [], "Bring the peak to normalization_db";
+    enable_normalization: Bool = true, [], (), [], "Bring the peak to normalization_db; a repainted recording keeps its level unless this is sent";
     normalization_db: Float = (-1.0), [], (-60.0 to 0.0), [], "Peak level in dB";
     fade_in_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-in";
     fade_out_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-out";

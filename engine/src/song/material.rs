@@ -92,11 +92,11 @@ impl Engine {
     ) -> Result<Material> {
         let row = request.task.row();
         if !request.codes.is_empty() {
-            return self.from_codes(dit, request);
+            return self.material_of_codes(dit, request);
         }
         match &request.source {
             Some(recording) if row.source != SourceUse::Nothing => {
-                self.from_recording(dit, request, recording, watch)
+                self.material_of_recording(dit, request, recording, watch)
             }
             _ if row.needs_source => Err(Error::Request(format!(
                 "Task '{}' requires source audio: name a file with src_audio_path, upload one as \
@@ -121,7 +121,7 @@ impl Engine {
     }
 
     /// Codes are the source of whatever task it is.
-    fn from_codes(&self, dit: &LoadedDit, request: &SongRequest) -> Result<Material> {
+    fn material_of_codes(&self, dit: &LoadedDit, request: &SongRequest) -> Result<Material> {
         let decode = |codes: &Vec<u32>| dit.decode_codes(self.backend(), codes);
         let latents: Vec<Vec<f32>> = request.codes.iter().map(decode).collect::<Result<_>>()?;
         let width = dit.config.audio_acoustic_hidden_dim;
@@ -151,7 +151,7 @@ impl Engine {
         })
     }
 
-    fn from_recording(
+    fn material_of_recording(
         &self,
         dit: &LoadedDit,
         request: &SongRequest,

@@ -294,9 +294,14 @@ fn format(raw: &RawRequest, checks: &mut Checks) -> Result<AudioFormat, Refusal>
 }
 
 fn output(raw: &RawRequest, checks: &mut Checks) -> Result<Output, Refusal> {
+    // What a repainted part leaves alone keeps its level too, unless the client asks for another.
+    let wanted = match raw.task_type().as_str() {
+        "repaint" => raw.enable_normalization == Some(true),
+        _ => raw.enable_normalization(),
+    };
     // A level above 0 dB is upstream's way to say "leave the level".
-    let normalize = raw.enable_normalization() && raw.normalization_db() <= 0.0;
-    if raw.enable_normalization() && !normalize {
+    let normalize = wanted && raw.normalization_db() <= 0.0;
+    if wanted && !normalize {
         checks.notes.push(format!(
             "normalization_db {} is above 0: the level was left as it is",
             raw.normalization_db()

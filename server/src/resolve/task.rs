@@ -203,6 +203,15 @@ mod tests {
     }
 
     #[test]
+    fn a_repainted_recording_keeps_its_level() {
+        let level = |body| song(body).output.normalize_db;
+        assert_eq!(level(json!({"task_type": "cover"})), Some(-1.0));
+        assert_eq!(level(json!({"task_type": "repaint"})), None);
+        let asked = json!({"task_type": "repaint", "enable_normalization": true});
+        assert_eq!(level(asked), Some(-1.0));
+    }
+
+    #[test]
     fn a_second_noise() {
         assert_eq!(song(json!({"retake_seed": 5})).retake, None);
         let retake = song(json!({"retake_seed": 5, "retake_variance": 0.5, "batch_size": 2}));

@@ -1,0 +1,280 @@
+//! Tasks on audio over the tiny tree: what each takes from a recording, what of it stays.
+
+use engine::audio::CHANNELS;
+use engine::backend::Device;
+use engine::backend::cpu::CpuBackend;
+use engine::program::Math;
+use engine::sample::noise::NoiseKind;
+use engine::song::task::TASKS;
+use engine::song::{
+    ChunkMask, Engine, EngineOptions, Freedom, Guidance, Method, NoWatch, Output, Recording,
+    Repainting, Retake, Sampling, Solver, Song, SongRequest, Task, Tracks,
+};
+use engine::{Error, Result};
+use std::path::Path;
+use std::sync::Arc;
+
+const RATE: usize = 48_000;
+
+fn engine() -> Engine {
+    let backend = CpuBackend::new(2, None).expect("the processor opens");
+    Engine::open(EngineOptions {
+        checkpoints: Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny"),
+        device: Device {
+            backend: Arc::new(backend),
+            math: Math::F32,
+        },
+        lm_device: None,
+        noise: NoiseKind::default(),
+    })
+    .expect("the tiny tree opens")
+}
+
+/// A quiet chord of `seconds`, different on both sides.
+fn chord(seconds: f64) -> Arc<Vec<f32>> {
+    let samples = (seconds * RATE as f64) as usize;
+    let tone = |i: usize, hz: f32| (i as f32 / RATE as f32 * hz * std::f32::consts::TAU).sin();
+    let frame = |i: usize| {
+        [
+            0.2 * tone(i, 220.0) + 0.1 * tone(i, 330.0),
+            0.2 * tone(i, 275.0),
+        ]
+    };
+    Arc::new((0..samples).flat_map(frame).collect())
+}
+
+fn request(task: Task, source: &Arc<Vec<f32>>) -> SongRequest {
+    let sampling = Sampling {
+        steps: 4,
+        shift: 3.0,
+        timesteps: None,
+        method: Method::Ode,
+        solver: Solver::Euler,
+        guidance_scale: 1.0,
+        guidance: Guidance::Apg,
+        guidance_interval: (0.0, 1.0),
+        dcw: None,
+        velocity_norm_threshold: 0.0,
+        velocity_ema_factor: 0.0,
+    };
+    SongRequest {
+        caption: "upbeat pop".into(),
+        task,
+        instruction: (task.row().instruction)(&Tracks::default()),
+        source: Some(Recording::Samples(source.clone())),
+        // So that what is kept of a recording can be compared sample by sample.
+        output: Output {
+            normalize_db: None,
+            ..Output::default()
+        },
+        ..SongRequest::new("acestep-v15-turbo", vec![5], sampling)
+    }
+}
+
+fn make(engine: &mut Engine, request: &SongRequest) -> Song {
+    engine.make(request, &NoWatch).expect("a song")
+}
+
+#[test]
+fn every_task_has_its_way_with_a_recording() {
+    let mut engine = engine();
+    let source = chord(6.0);
+    let songs: Vec<Vec<f32>> = TASKS
+        .iter()
+        .map(|row| {
+            let mut request = request(row.task, &source);
+            request.duration_s = Some(6.0);
+            request.repainting.start_s = 2.0;
+            request.repainting.end_s = Some(4.0);
+            let song = make(&mut engine, &request);
+            assert_eq!(song.frames, 150, "{}", row.name);
+            song.items[0].latents.clone()
+        })
+        .collect();
+    for (i, one) in songs.iter().enumerate() {
+        for (j, other) in songs.iter().enumerate().skip(i + 1) {
+            assert_ne!(one, other, "{} and {}", TASKS[i].name, TASKS[j].name);
+        }
+    }
+}
+
+#[test]
+fn without_a_recording_tasks_that_need_one_fail_and_codes_take_its_place() {
+    let mut engine = engine();
+    let none = chord(6.0);
+    for row in &TASKS {
+        let mut request = request(row.task, &none);
+        request.source = None;
+        request.duration_s = Some(6.0);
+        let made = engine.make(&request, &NoWatch);
+        match row.needs_source {
+            true => {
+                let wanted = format!("Task '{}' requires source audio", row.name);
+                assert!(made.is_err_and(|e| e.to_string().contains(&wanted)));
+            }
+            false => drop(made.expect("a song")),
+        }
+        request.codes = vec![vec![7; 30]];
+        assert_eq!(make(&mut engine, &request).frames, 150, "{}", row.name);
+    }
+}
+
+#[test]
+fn silent_recordings_are_refused() {
+    let mut engine = engine();
+    let silence = Arc::new(vec![0.0; 6 * RATE * CHANNELS]);
+    let source = engine.make(&request(Task::Cover, &silence), &NoWatch);
+    let mut plain = request(Task::Text2Music, &silence);
+    plain.duration_s = Some(6.0);
+    // Plain generation does not look at a source, but at a reference.
+    make(&mut engine, &plain);
+    plain.reference = plain.source.clone();
+    let reference = engine.make(&plain, &NoWatch);
+    for refused in [source, reference] {
+        let refused: Result<()> = refused.map(drop);
+        match refused {
+            Err(Error::Request(text)) => assert!(text.contains("silent"), "{text}"),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn repainting_keeps_every_sample_outside_of_the_fade() {
+    let mut engine = engine();
+    let source = chord(8.0);
+    let mut part = request(Task::Repaint, &source);
+    part.repainting = Repainting {
+        start_s: 3.0,
+        end_s: Some(5.0),
+        ..Repainting::default()
+    };
+    let fade = (part.repainting.fade_s().expect("balanced") * RATE as f64) as usize;
+    assert_eq!(fade, 1200);
+    let pcm = make(&mut engine, &part).items.remove(0).pcm;
+    assert_eq!(pcm.len(), source.len());
+    let (start, end) = (3 * RATE - fade, 5 * RATE + fade);
+    assert_eq!(pcm[..start * CHANNELS], source[..start * CHANNELS]);
+    assert_eq!(pcm[end * CHANNELS..], source[end * CHANNELS..]);
+    let inside = 3 * RATE * CHANNELS..5 * RATE * CHANNELS;
+    assert_ne!(pcm[inside.clone()], source[inside]);
+    no_seam(
+        &pcm,
+        &source,
+        [3 * RATE - fade, 3 * RATE, 5 * RATE, 5 * RATE + fade],
+    );
+    // Freely repainted, nothing is put back.
+    part.repainting.freedom = Freedom::Aggressive;
+    let free = make(&mut engine, &part).items.remove(0).pcm;
+    assert_ne!(free[..RATE], source[..RATE]);
+}
+
+/// No step at a border is larger than the steps that the two sides make anyway.
+fn no_seam(pcm: &[f32], source: &[f32], borders: [usize; 4]) {
+    let step = |x: &[f32], at: usize| -> f32 {
+        let frame = |i: usize| &x[i * CHANNELS..][..CHANNELS];
+        let pairs = frame(at - 1).iter().zip(frame(at));
+        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    };
+    let largest = |x: &[f32], at: usize| {
+        let around = at - 480..at + 480;
+        around
+            .filter(|i| *i != at)
+            .map(|i| step(x, i))
+            .fold(0.0, f32::max)
+    };
+    for at in borders {
+        let usual = largest(pcm, at).max(largest(source, at));
+        assert!(
+            step(pcm, at) <= 1.5 * usual,
+            "{at}: {} of {usual}",
+            step(pcm, at)
+        );
+    }
+}
+
+#[test]
+fn a_part_outside_of_the_recording_makes_it_longer() {
+    let mut engine = engine();
+    let source = chord(6.0);
+    let mut outside = request(Task::Repaint, &source);
+    outside.repainting.start_s = -1.0;
+    outside.repainting.end_s = Some(0.5);
+    let song = make(&mut engine, &outside);
+    assert_eq!(song.frames, 175);
+    let kept = 2 * RATE * CHANNELS;
+    assert_eq!(song.items[0].pcm[kept..], source[kept - RATE * CHANNELS..]);
+    outside.repainting.start_s = 5.0;
+    outside.repainting.end_s = Some(8.0);
+    let song = make(&mut engine, &outside);
+    assert_eq!(song.frames, 200);
+    assert_eq!(
+        song.items[0].pcm[..4 * RATE * CHANNELS],
+        source[..4 * RATE * CHANNELS]
+    );
+}
+
+#[test]
+fn every_parameter_has_an_effect() {
+    let mut engine = engine();
+    let source = chord(6.0);
+    type Change = (&'static str, Task, fn(&mut SongRequest));
+    let changes: [Change; 9] = [
+        ("cover_strength", Task::Cover, |r| r.cover_strength = 0.5),
+        ("cover_noise_strength", Task::Cover, |r| {
+            r.cover_noise_strength = 0.4
+        }),
+        ("reference", Task::Cover, |r| {
+            r.reference = Some(Recording::Samples(chord(1.0)));
+        }),
+        ("instruction", Task::Cover, |r| {
+            r.instruction = "Do it:".into()
+        }),
+        ("retake", Task::Cover, |r| {
+            let seeds = vec![9];
+            r.retake = Some(Retake {
+                seeds,
+                variance: 0.3,
+            });
+        }),
+        ("mask", Task::Repaint, |r| {
+            r.repainting.mask = ChunkMask::Explicit
+        }),
+        ("freedom", Task::Repaint, |r| {
+            r.repainting.freedom = Freedom::Conservative;
+        }),
+        ("crossfade", Task::Repaint, |r| {
+            r.repainting.crossfade_frames = Some(2)
+        }),
+        ("part", Task::Lego, |r| r.repainting.end_s = Some(5.0)),
+    ];
+    for (name, task, change) in changes {
+        let mut before = request(task, &source);
+        before.repainting.start_s = 2.0;
+        before.repainting.end_s = Some(4.0);
+        let mut after = before.clone();
+        change(&mut after);
+        let [before, after] = [before, after].map(|r| make(&mut engine, &r).items);
+        assert_ne!(before[0].latents, after[0].latents, "{name}");
+    }
+    // The fade is heard, not seen in the latents.
+    let mut faded = request(Task::Repaint, &source);
+    faded.repainting.start_s = 2.0;
+    faded.repainting.end_s = Some(4.0);
+    let before = make(&mut engine, &faded).items;
+    faded.repainting.fade_s = Some(0.2);
+    let after = make(&mut engine, &faded).items;
+    assert_eq!(before[0].latents, after[0].latents);
+    assert_ne!(before[0].pcm, after[0].pcm);
+}
+
+#[test]
+fn a_song_of_a_batch_is_the_song_alone() {
+    let mut engine = engine();
+    let mut both = request(Task::Repaint, &chord(6.0));
+    both.repainting.start_s = 2.0;
+    both.seeds = vec![5, 6];
+    let batch = make(&mut engine, &both).items;
+    both.seeds = vec![6];
+    assert_eq!(make(&mut engine, &both).items[0], batch[1]);
+}
