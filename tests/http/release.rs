@@ -220,7 +220,6 @@ fn refused_with_the_field_named() {
         (json!({"seed": [1]}), "seed"),
         (json!({"track_classes": [1]}), "track_classes"),
         (json!({"task_type": "remix"}), "task_type"),
-        (json!({"task_type": "cover"}), "cover"),
         (json!({"audio_format": "aiff"}), "audio_format"),
         (json!({"param_obj": {"repaint_mode": "x"}}), "repaint_mode"),
         (
