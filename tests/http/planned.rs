@@ -172,7 +172,7 @@ fn fields() -> Value {
         ["sample_mode", 80, [true]],
         ["sample_query", 80, ["piano solo", "a song in German"]],
         ["use_format", 60, [true]],
-        ["use_cot_caption", 2, [true, false, "yes", 0]],
+        ["use_cot_caption", 1, [false, 0, "no", false, true]],
         ["use_cot_language", 2, [true, false, "yes", 0]],
         ["use_cot_metas", 2, [true, false, "yes", 0]],
         ["allow_lm_batch", 2, [true, false, "yes", 0]],
@@ -202,8 +202,8 @@ fn fields() -> Value {
 
 /// A request with some of everything that concerns the language model.
 fn random_request(random: &mut Random) -> Value {
-    // Without music it is soon done.
-    let is_analysis = random.below(4) > 0;
+    // Without music it is soon done, and without a caption even sooner.
+    let is_analysis = random.below(7) > 0;
     let songs = 1 + usize::from(random.below(8) == 0);
     let mut body = json!({
         "batch_size": songs, "seed": random.below(1 << 30).to_string(),
@@ -257,7 +257,7 @@ fn random_requests_never_fail_and_never_leave_a_range() {
             }
         }
     }
-    assert!(planned > 10, "only {planned} songs were planned");
+    assert!(planned > 5, "only {planned} songs were planned");
     server.stop();
 }
 
