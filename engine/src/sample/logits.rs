@@ -8,7 +8,11 @@
 //! The draw of step `n` of a run is a function of the seed, the run and `n` alone: it depends
 //! neither on the batch nor on how many tokens were forced before.
 
+mod passes;
+
 use super::noise::Stream;
+use crate::backend::cpu::Level;
+use passes::{bin, divide, exclude, exp, largest, sum, weigh};
 use std::ops::Range;
 
 /// How tokens are drawn.
@@ -74,12 +78,58 @@ pub fn guide(conditional: &mut [f32], unconditional: &[f32], scale: f32) {
 /// Tokens that may be drawn, with their logits; those that are ruled out are not in it.
 ///
 /// The buffers are kept between steps: fill with [`Candidates::clear`] and [`Candidates::take`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Candidates {
+    level: Level,
     ids: Vec<u32>,
     logits: Vec<f32>,
-    /// For thresholds; kept to reuse its memory.
+    /// For thresholds and weights; kept, as are those below, to reuse its memory.
     scratch: Vec<f32>,
+    /// Logits of the bin in which a nucleus ends.
+    inside: Vec<f32>,
+    /// Mass of every [`PART`] tokens.
+    sums: Vec<f64>,
+}
+
+impl Default for Candidates {
+    fn default() -> Self {
+        Candidates {
+            level: Level::detect(),
+            ids: Vec::new(),
+            logits: Vec::new(),
+            scratch: Vec::new(),
+            inside: Vec::new(),
+            sums: Vec::new(),
+        }
+    }
+}
+
+/// Bins of the distance to the largest logit.
+const BINS: usize = 1024;
+/// Bins per unit: what lies further than 32 below the largest logit is at most e^-32 of it and
+/// shares the last bin.
+const BINS_PER_UNIT: f32 = 32.0;
+/// Tokens that are looked at together.
+const PART: usize = 1024;
+
+/// The most probable tokens up to a share of the mass.
+#[derive(Debug, Clone, Copy)]
+struct Nucleus {
+    /// Their smallest logit.
+    threshold: f32,
+    /// How many tokens of that logit are among them: those added first.
+    ties: usize,
+    /// Whether there are more.
+    cuts: bool,
+}
+
+impl Nucleus {
+    /// Whether the next token is among them, in the order they were added.
+    fn takes(&mut self, logit: f32) -> bool {
+        let tie = logit == self.threshold && self.ties > 0;
+        self.ties -= usize::from(tie);
+        logit > self.threshold || tie
+    }
 }
 
 impl Candidates {
@@ -108,7 +158,8 @@ impl Candidates {
         let start = self.ids.len();
         self.ids.extend((first + from as u32..).take(part.len()));
         self.logits.extend_from_slice(part);
-        if part.iter().any(|l| l.is_nan()) {
+        // No early end, so that the loop becomes vector code.
+        if part.iter().fold(false, |any, l| any | l.is_nan()) {
             let mut at = start;
             for i in start..self.logits.len() {
                 if !self.logits[i].is_nan() {
@@ -145,13 +196,13 @@ impl Candidates {
     }
 
     fn largest(&self) -> Option<f32> {
-        self.logits.iter().copied().reduce(f32::max)
+        (!self.is_empty()).then(|| largest(self.level, &self.logits))
     }
 
     /// Divides the logits by a positive temperature.
     pub fn temper(&mut self, temperature: f32) {
         if temperature > 0.0 && temperature != 1.0 {
-            self.logits.iter_mut().for_each(|l| *l /= temperature);
+            divide(self.level, &mut self.logits, temperature);
         }
     }
 
@@ -172,25 +223,35 @@ impl Candidates {
     /// Keeps a token if those more probable hold less than `p` of the mass; the most probable is
     /// always kept. Among equal logits those added first count as more probable. 0 and at least 1
     /// keep all.
+    pub fn top_p(&mut self, p: f32) {
+        if let Some(mut nucleus) = self.nucleus(p) {
+            self.keep(|logit| nucleus.takes(logit));
+        }
+    }
+
+    /// What [`Candidates::top_p`] keeps; `None` for everything. Leaves the weights of all tokens
+    /// in the scratch buffer.
     ///
     /// Only the tokens around the limit are sorted: the mass is first counted in bins of the
     /// distance to the largest logit.
-    pub fn top_p(&mut self, p: f32) {
-        let Some(largest) = self.largest() else {
-            return;
-        };
+    fn nucleus(&mut self, p: f32) -> Option<Nucleus> {
+        let largest = self.largest()?;
         if p <= 0.0 || p >= 1.0 || !largest.is_finite() {
-            return;
+            return None;
         }
-        const BINS: usize = 1024;
-        // Steps of 1/32: what lies further than 32 below the largest is at most e^-32 of it and
-        // shares the last bin.
-        let bin = |logit: f32| (((largest - logit) * 32.0) as u32).min(BINS as u32 - 1) as usize;
         self.weigh(largest);
-        let mut mass = [0f64; BINS];
-        for (logit, weight) in self.logits.iter().zip(&self.scratch) {
-            mass[bin(*logit)] += f64::from(*weight);
+        let mut bins = [0u32; PART];
+        // Two counts, so that neighbours in one bin do not wait for each other.
+        let mut counts = [[0f64; BINS]; 2];
+        for (logits, weights) in self.logits.chunks(PART).zip(self.scratch.chunks(PART)) {
+            bin(self.level, logits, largest, &mut bins);
+            for (pair, weights) in bins.chunks(2).zip(weights.chunks(2)) {
+                for ((bin, weight), counts) in pair.iter().zip(weights).zip(&mut counts) {
+                    counts[*bin as usize] += f64::from(*weight);
+                }
+            }
         }
+        let mass: [f64; BINS] = std::array::from_fn(|i| counts[0][i] + counts[1][i]);
         let limit = f64::from(p) * mass.iter().sum::<f64>();
         let mut before = 0.0;
         let mut last = 0;
@@ -199,31 +260,36 @@ impl Candidates {
             last += 1;
         }
         // The bin in which the limit is reached, most probable tokens first.
-        let inside = self.logits.iter().filter(|l| bin(**l) == last);
-        let mut inside: Vec<f32> = inside.copied().collect();
+        let inside = &mut self.inside;
+        inside.clear();
+        for logits in self.logits.chunks(PART) {
+            bin(self.level, logits, largest, &mut bins);
+            let of_last = logits
+                .iter()
+                .zip(bins)
+                .filter(|(_, bin)| *bin as usize == last);
+            inside.extend(of_last.map(|(logit, _)| *logit));
+        }
         inside.sort_unstable_by(|a, b| b.total_cmp(a));
         let mut kept = 0;
         while kept < inside.len() && before < limit {
             before += f64::from(exp(inside[kept] - largest));
             kept += 1;
         }
-        let Some(&threshold) = kept.checked_sub(1).and_then(|i| inside.get(i)) else {
-            return;
-        };
-        let mut ties = inside[..kept].iter().filter(|l| **l == threshold).count();
-        self.keep(|logit| {
-            let tie = logit == threshold && ties > 0;
-            ties -= usize::from(tie);
-            logit > threshold || tie
-        });
+        let threshold = *inside.get(kept.checked_sub(1)?)?;
+        let ties = inside[..kept].iter().filter(|l| **l == threshold).count();
+        Some(Nucleus {
+            threshold,
+            ties,
+            cuts: inside.get(kept) == Some(&threshold),
+        })
     }
 
     /// Unnormalised probabilities of all tokens, into the scratch buffer.
     fn weigh(&mut self, largest: f32) {
         self.scratch.clear();
-        // A largest logit of infinity takes all of the mass; the difference would be NaN.
-        let weight = |l: &f32| if *l == largest { 1.0 } else { exp(l - largest) };
-        self.scratch.extend(self.logits.iter().map(weight));
+        self.scratch.extend_from_slice(&self.logits);
+        weigh(self.level, &mut self.scratch, largest);
     }
 
     fn keep(&mut self, mut keep: impl FnMut(f32) -> bool) {
@@ -242,8 +308,8 @@ impl Candidates {
     /// Softmax of the logits, token by token.
     pub fn probabilities(&self) -> Vec<f32> {
         let largest = self.largest().unwrap_or(0.0);
-        let weight = |l: &f32| if *l == largest { 1.0 } else { exp(l - largest) };
-        let weights: Vec<f32> = self.logits.iter().map(weight).collect();
+        let mut weights = self.logits.clone();
+        weigh(self.level, &mut weights, largest);
         let sum: f64 = weights.iter().map(|w| f64::from(*w)).sum();
         weights
             .into_iter()
@@ -256,20 +322,32 @@ impl Candidates {
     pub fn draw(&mut self, uniform: f64) -> Option<u32> {
         let largest = self.largest()?;
         self.weigh(largest);
-        let sum: f64 = self.scratch.iter().map(|w| f64::from(*w)).sum();
-        let aim = uniform * sum;
+        self.draw_weighed(uniform)
+    }
+
+    /// As [`Candidates::draw`], by the weights in the scratch buffer.
+    fn draw_weighed(&mut self, uniform: f64) -> Option<u32> {
+        self.sums.clear();
+        let parts = self.scratch.chunks(PART);
+        self.sums.extend(parts.map(|part| sum(self.level, part)));
+        let aim = uniform * self.sums.iter().sum::<f64>();
         let mut before = 0.0;
-        let mut last = None;
-        for (&id, &w) in self.ids.iter().zip(&self.scratch) {
-            if w > 0.0 {
-                before += f64::from(w);
-                last = Some(id);
-                if before > aim {
-                    break;
+        for (n, total) in self.sums.iter().enumerate() {
+            if before + total > aim {
+                let start = n * PART;
+                let mut within = before;
+                for (id, w) in self.ids[start..].iter().zip(&self.scratch[start..]) {
+                    within += f64::from(*w);
+                    if *w > 0.0 && within > aim {
+                        return Some(*id);
+                    }
                 }
             }
+            before += total;
         }
-        last
+        // Rounding put the aim behind the end of the mass.
+        let last = self.scratch.iter().rposition(|w| *w > 0.0)?;
+        self.ids.get(last).copied()
     }
 
     /// The token of step `step` of `stream`: greedy, or filtered and drawn. `None` when there is
@@ -284,8 +362,27 @@ impl Candidates {
         if how.temperature <= 0.0 || self.len() == 1 {
             return self.best();
         }
-        self.filter(how);
-        self.draw(stream.uniform(seed, step))
+        let uniform = stream.uniform(seed, step);
+        self.temper(how.temperature);
+        self.top_k(how.top_k);
+        // As filtering and drawing, but what is ruled out stays in place and weighs nothing.
+        let Some(mut nucleus) = self.nucleus(how.top_p) else {
+            return self.draw(uniform);
+        };
+        exclude(
+            self.level,
+            &mut self.scratch,
+            &self.logits,
+            nucleus.threshold,
+        );
+        if nucleus.cuts {
+            for (logit, weight) in self.logits.iter().zip(&mut self.scratch) {
+                if !nucleus.takes(*logit) {
+                    *weight = 0.0;
+                }
+            }
+        }
+        self.draw_weighed(uniform)
     }
 
     /// Temperature, top-k and top-p, in this order.
@@ -294,35 +391,6 @@ impl Candidates {
         self.top_k(how.top_k);
         self.top_p(how.top_p);
     }
-}
-
-/// `e^x` for `x` at most 0, without branches, so that a loop over it becomes vector code: `x` is
-/// split into a power of two and a rest of at most ln(2)/2, whose exponential is its Taylor
-/// polynomial of degree 7. Below -87 the result is 0.
-fn exp(x: f32) -> f32 {
-    /// Added to a small number, it leaves that number rounded in the low bits.
-    const ROUND: f32 = 12_582_912.0;
-    // ln(2) in two parts, of which the first has few enough bits that its multiples are exact.
-    const LN_2_HIGH: f32 = 0.693_359_4;
-    const LN_2_LOW: f32 = -2.121_944_4e-4;
-    let shifted = x.max(-87.0) * std::f32::consts::LOG2_E + ROUND;
-    let power = shifted - ROUND;
-    let r = x.max(-87.0) - power * LN_2_HIGH - power * LN_2_LOW;
-    let mut sum = 1.0 / 5040.0;
-    for factor in [
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
-        sum = sum * r + factor;
-    }
-    let exponent = shifted.to_bits().wrapping_sub(ROUND.to_bits());
-    let scale = f32::from_bits(exponent.wrapping_add(127) << 23);
-    if x < -87.0 { 0.0 } else { sum * scale }
 }
 
 #[cfg(test)]
@@ -339,19 +407,6 @@ mod tests {
         candidates.top_k(k);
         candidates.top_p(p);
         candidates.iter().map(|(id, _)| id).collect()
-    }
-
-    #[test]
-    fn exponentials_are_right_to_the_last_bits() {
-        for i in 0..87_000 {
-            let x = -i as f32 / 1000.0;
-            let (ours, exact) = (f64::from(exp(x)), f64::from(x).exp());
-            assert!((ours / exact - 1.0).abs() < 3e-7, "{x}: {ours} {exact}");
-        }
-        assert_eq!(
-            (exp(0.0), exp(-88.0), exp(f32::NEG_INFINITY)),
-            (1.0, 0.0, 0.0)
-        );
     }
 
     #[test]
@@ -427,6 +482,31 @@ mod tests {
             let (mean, n) = (f64::from(n) * f64::from(p), f64::from(n));
             let deviation = (mean * (1.0 - mean / n)).sqrt();
             assert!((f64::from(*count) - mean).abs() < 5.0 * deviation + 1.0);
+        }
+    }
+
+    /// A draw without moving anything is the draw from what is kept.
+    #[test]
+    fn sampling_is_filtering_and_drawing() {
+        let stream = Stream::tokens(1);
+        for (n, spread) in [(1, 1.0), (7, 3.0), (5000, 0.5), (5000, 20.0)] {
+            // Few distinct values, so that ties are common.
+            let logit = |i: u64| stream.uniform(i, 7) * spread;
+            let logits: Vec<f32> = (0..n)
+                .map(|i| (logit(i) * 64.0).round() as f32 / 64.0)
+                .collect();
+            for (step, top_k) in (0..200).zip([0, 3, 500].into_iter().cycle()) {
+                let how = TokenSampling {
+                    top_k,
+                    top_p: [0.1, 0.5, 0.9, 1.0][step as usize % 4],
+                    ..TokenSampling::default()
+                };
+                let mut kept = Candidates::all(&logits);
+                kept.filter(&how);
+                let want = kept.draw(stream.uniform(42, step));
+                let got = Candidates::all(&logits).sample(&how, stream, 42, step);
+                assert_eq!(got, want, "{n} {spread} {how:?}");
+            }
         }
     }
 

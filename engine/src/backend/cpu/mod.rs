@@ -16,7 +16,7 @@ mod fsq;
 mod gemm;
 mod gemv;
 mod guidance;
-mod level;
+pub(crate) mod level;
 mod linear;
 mod memory;
 mod moving;
@@ -29,7 +29,7 @@ mod read_rate;
 mod rope;
 mod swiglu;
 mod tile;
-mod vecmath;
+pub(crate) mod vecmath;
 mod weight;
 
 pub use level::Level;
