@@ -64,7 +64,7 @@ impl Fit<'_> {
         let network = dit::velocity(self.dit, self.math, velocity)?;
         let mut arena = 0;
         for program in [&decoder, &keys, &network] {
-            arena = arena.max(self.arena_bytes(program)?);
+            arena = arena.max(arena_bytes(self.backend, program)?);
         }
         let loops = self.loop_bytes(job, at_once) + outputs_bytes(&keys) + constants(&network);
         let tile = outputs_bytes(&decoder);
@@ -117,16 +117,6 @@ impl Fit<'_> {
         })
     }
 
-    /// Temporaries and scratch spaces of a program.
-    fn arena_bytes(&self, program: &Program) -> Result<u64> {
-        let (program, _) = lower(program, &|op| self.backend.claims(op))?;
-        // Results are written straight to regions of their own.
-        let outs: Vec<_> = program.outs.iter().map(|(_, v)| program.root(*v)).collect();
-        let scratch = |i| self.backend.scratch_bytes(&program, i);
-        let align = self.backend.caps().align;
-        Ok(plan(&program, align, &|v| outs.contains(&v), &scratch).arena_bytes as u64)
-    }
-
     /// State of the denoising loop and the host's copies of what goes into it and comes out.
     fn loop_bytes(&self, job: &JobShape, at_once: usize) -> u64 {
         let c = self.dit;
@@ -161,8 +151,18 @@ impl Fit<'_> {
     }
 }
 
+/// Temporaries and scratch spaces of a program.
+pub(super) fn arena_bytes(backend: &dyn Backend, program: &Program) -> Result<u64> {
+    let (program, _) = lower(program, &|op| backend.claims(op))?;
+    // Results are written straight to regions of their own.
+    let outs: Vec<_> = program.outs.iter().map(|(_, v)| program.root(*v)).collect();
+    let scratch = |i| backend.scratch_bytes(&program, i);
+    let align = backend.caps().align;
+    Ok(plan(&program, align, &|v| outs.contains(&v), &scratch).arena_bytes as u64)
+}
+
 /// Bytes of f32 elements.
-fn f32s(shape: &[usize]) -> u64 {
+pub(super) fn f32s(shape: &[usize]) -> u64 {
     shape
         .iter()
         .fold(4, |n: u64, d| n.saturating_mul(*d as u64))
@@ -174,7 +174,7 @@ fn outputs_bytes(program: &Program) -> u64 {
 }
 
 /// Tables that a program brings with it (rotations).
-fn constants(program: &Program) -> u64 {
+pub(super) fn constants(program: &Program) -> u64 {
     let constants = program
         .vals
         .iter()

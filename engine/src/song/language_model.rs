@@ -2,6 +2,7 @@
 //! keys and values kept.
 
 use super::Watch;
+use super::fit_planner::PlannerFit;
 use super::loaded::{PROBE, checked};
 use crate::backend::{Backend, Device, Ready, Region, prepare};
 use crate::error::{Error, Result};
@@ -80,6 +81,15 @@ impl LanguageModel {
         &self.weights
     }
 
+    /// The model by its sizes alone.
+    pub fn fit(&self) -> PlannerFit<'_> {
+        PlannerFit {
+            backend: self.backend(),
+            config: &self.config,
+            math: self.math,
+        }
+    }
+
     /// What a step over `rows` rows of `length` tokens reads, the new one included.
     pub fn traffic(&self, rows: usize, length: usize, head: Head) -> Result<Traffic> {
         let shape = LmShape {
@@ -113,7 +123,7 @@ impl LanguageModel {
     /// `rows` empty rows with room for `capacity` tokens each.
     ///
     /// # Errors
-    /// [`Error::TooBig`] when their keys and values do not fit into the device's memory, and
+    /// [`Error::TooBig`] when they do not fit into the device's memory, and
     /// [`Error::Request`] when the model has fewer positions.
     pub fn session(&self, rows: usize, capacity: usize) -> Result<Session<'_>> {
         let positions = self.config.max_position_embeddings;
@@ -124,9 +134,17 @@ impl LanguageModel {
                 self.name
             )));
         }
-        let needs = (rows * capacity * cache_bytes(&self.config, self.math)) as u64;
+        let cache = cache_bytes(&self.config, self.math) as u64;
+        let cache = cache
+            .saturating_mul(rows as u64)
+            .saturating_mul(capacity as u64);
         let have = self.backend.caps().memory_bytes;
-        if have > 0 && needs > have {
+        let needs = match have {
+            0 => 0,
+            _ if cache > have => cache,
+            _ => self.fit().needs(rows, capacity, Head::None)?,
+        };
+        if needs > have {
             return Err(Error::TooBig {
                 needs,
                 have,
@@ -206,6 +224,11 @@ impl Session<'_> {
     /// Whether a row has no tokens.
     pub fn is_empty(&self, row: usize) -> bool {
         self.lengths[row] == 0
+    }
+
+    /// Bytes of the keys and values of all rows.
+    pub fn cache_bytes(&self) -> u64 {
+        self.cache.iter().flatten().map(|r| r.bytes() as u64).sum()
     }
 
     /// Tokens a row has room for.

@@ -7,6 +7,7 @@ pub mod describe;
 pub mod encode;
 pub mod engine;
 pub mod fit;
+pub mod fit_planner;
 pub mod language_model;
 pub mod latents;
 pub mod loaded;

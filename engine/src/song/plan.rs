@@ -9,6 +9,7 @@
 use super::choose::{Chooser, Logits};
 use super::describe::Facts;
 use super::engine::DEFAULT_DURATION_S;
+use super::fit_planner::CodeShape;
 use super::language_model::{LanguageModel, Session};
 use super::progress::Part;
 use super::{Stage, Watch};
@@ -341,7 +342,7 @@ impl Planner {
             head: self.code_head(),
             reasoned,
         };
-        let at_once = if request.batch { SONGS } else { 1 };
+        let at_once = self.songs_at_once(&job)?;
         let of = request.seeds.len().div_ceil(at_once);
         for (index, seeds) in request.seeds.chunks(at_once).enumerate() {
             let mut songs = self.code_batch(&job, seeds, &Part { watch, index, of })?;
@@ -361,6 +362,22 @@ impl Planner {
     /// The logits that can be sampled: those of the legal codes. The end comes by counting.
     pub fn code_head(&self) -> Head {
         head_of(self.vocabulary().legal_codes())
+    }
+
+    /// How many songs of a job are written at once: as many as fit into memory.
+    fn songs_at_once(&self, job: &CodeJob) -> Result<usize> {
+        let reasoned = |r: &Reasoned| r.session.cache_bytes();
+        let shape = CodeShape {
+            rows: job.rows(),
+            prompt: job.prompt(),
+            codes: job.most,
+            head: job.head,
+            beside: job.reasoned.map_or(0, reasoned),
+        };
+        let most = if job.request.batch { SONGS } else { 1 };
+        let have = self.lm.backend().caps().memory_bytes;
+        let songs = most.min(job.request.seeds.len());
+        self.lm.fit().songs_at_once(songs, &shape, have)
     }
 
     /// Codes of the songs of `seeds`, all at once.
@@ -422,10 +439,7 @@ impl Planner {
 
     /// Rows for songs: the conditional ones, then the unconditional ones.
     fn open_rows(&self, job: &CodeJob, songs: usize) -> Result<Session<'_>> {
-        let prompt = job.unconditional.as_ref().map_or(0, Vec::len);
-        let prompt = prompt.max(job.conditional.len());
-        let rows = songs * (1 + usize::from(job.unconditional.is_some()));
-        self.lm.session(rows, prompt + job.most)
+        self.lm.session(songs * job.rows(), job.prompt() + job.most)
     }
 
     /// Reads both prompts once and copies them to the rows of every song; gives the logits behind
@@ -548,6 +562,17 @@ struct CodeJob<'a> {
 }
 
 impl CodeJob<'_> {
+    /// Rows of one song.
+    fn rows(&self) -> usize {
+        1 + usize::from(self.unconditional.is_some())
+    }
+
+    /// Tokens of the longer prompt.
+    fn prompt(&self) -> usize {
+        let other = self.unconditional.as_ref().map_or(0, Vec::len);
+        other.max(self.conditional.len())
+    }
+
     /// Codes are always constrained: nothing else can be made into music.
     fn settings(&self) -> Settings {
         Settings {

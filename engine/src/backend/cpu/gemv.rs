@@ -12,7 +12,7 @@ use super::gemm::Product;
 use super::pack::{round_row, rounded, stage_row};
 use super::parts::Parts;
 use super::pool::Pool;
-use super::prefetch::prefetch_line;
+use super::prefetch::{SECOND_LEVEL, prefetch_line};
 use super::tile::Kernel;
 use super::vecmath::{dot, leveled};
 use super::weight::Weight;
@@ -184,13 +184,14 @@ fn widen_f16(h: u16) -> f32 {
     f32::from_bits(magnitude | u32::from(h & 0x8000) << 16)
 }
 
-/// Bytes by which weights are fetched ahead of the sums.
-const AHEAD: usize = 2 << 10;
+/// Bytes by which weights are fetched ahead of the sums: a page of the file.
+const AHEAD: usize = 4 << 10;
 
-/// Asks for the line [`AHEAD`] of `p`; it may be anywhere.
+/// Asks for the line [`AHEAD`] of `p`; it may be anywhere. The second-level cache has room for
+/// more lines on their way than the first.
 #[inline(always)]
 fn fetch_ahead(p: *const u8) {
-    prefetch_line(p.wrapping_add(AHEAD));
+    prefetch_line::<SECOND_LEVEL>(p.wrapping_add(AHEAD));
 }
 
 /// Writes the sums of one feature to column `n` of an `(m, n)` output.
