@@ -1,4 +1,4 @@
-//! Tasks on audio over the tiny tree: what each takes from a recording, what of it stays.
+//! Tasks on audio over the demonstration tree: what each takes from a recording, what of it stays.
 
 use engine::audio::CHANNELS;
 use engine::backend::Device;
@@ -11,15 +11,17 @@ use engine::song::{
     Repainting, Retake, Sampling, Solver, Song, SongRequest, Task, Tracks,
 };
 use engine::{Error, Result};
-use std::path::Path;
 use std::sync::Arc;
 
 const RATE: usize = 48_000;
 
-fn engine() -> Engine {
+/// An engine over a demonstration tree, which goes with the folder.
+fn engine(dir: &tempfile::TempDir) -> Engine {
     let backend = CpuBackend::new(2, None).expect("the processor opens");
+    let tree = dir.path().join("demo");
+    engine::weights::demo::demo(&tree).expect("written");
     Engine::open(EngineOptions {
-        checkpoints: Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny"),
+        checkpoints: tree,
         device: Device {
             backend: Arc::new(backend),
             math: Math::F32,
@@ -27,7 +29,7 @@ fn engine() -> Engine {
         lm_device: None,
         noise: NoiseKind::default(),
     })
-    .expect("the tiny tree opens")
+    .expect("the tree opens")
 }
 
 /// A quiet chord of `seconds`, different on both sides.
@@ -77,7 +79,8 @@ fn make(engine: &mut Engine, request: &SongRequest) -> Song {
 
 #[test]
 fn every_task_has_its_way_with_a_recording() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let source = chord(6.0);
     let songs: Vec<Vec<f32>> = TASKS
         .iter()
@@ -100,7 +103,8 @@ fn every_task_has_its_way_with_a_recording() {
 
 #[test]
 fn without_a_recording_tasks_that_need_one_fail_and_codes_take_its_place() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let none = chord(6.0);
     for row in &TASKS {
         let mut request = request(row.task, &none);
@@ -121,7 +125,8 @@ fn without_a_recording_tasks_that_need_one_fail_and_codes_take_its_place() {
 
 #[test]
 fn silent_recordings_are_refused() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let silence = Arc::new(vec![0.0; 6 * RATE * CHANNELS]);
     let source = engine.make(&request(Task::Cover, &silence), &NoWatch);
     let mut plain = request(Task::Text2Music, &silence);
@@ -141,7 +146,8 @@ fn silent_recordings_are_refused() {
 
 #[test]
 fn repainting_keeps_every_sample_outside_of_the_fade() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let source = chord(8.0);
     let mut part = request(Task::Repaint, &source);
     part.repainting = Repainting {
@@ -195,7 +201,8 @@ fn no_seam(pcm: &[f32], source: &[f32], borders: [usize; 4]) {
 
 #[test]
 fn a_part_outside_of_the_recording_makes_it_longer() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let source = chord(6.0);
     let mut outside = request(Task::Repaint, &source);
     outside.repainting.start_s = -1.0;
@@ -216,7 +223,8 @@ fn a_part_outside_of_the_recording_makes_it_longer() {
 
 #[test]
 fn every_parameter_has_an_effect() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let source = chord(6.0);
     type Change = (&'static str, Task, fn(&mut SongRequest));
     let changes: [Change; 9] = [
@@ -270,7 +278,8 @@ fn every_parameter_has_an_effect() {
 
 #[test]
 fn a_song_of_a_batch_is_the_song_alone() {
-    let mut engine = engine();
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
     let mut both = request(Task::Repaint, &chord(6.0));
     both.repainting.start_s = 2.0;
     both.seeds = vec![5, 6];
