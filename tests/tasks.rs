@@ -47,7 +47,7 @@ fn chord(seconds: f64) -> Arc<Vec<f32>> {
 
 fn request(task: Task, source: &Arc<Vec<f32>>) -> SongRequest {
     let sampling = Sampling {
-        steps: 4,
+        steps: 2,
         shift: 3.0,
         timesteps: None,
         method: Method::Ode,
