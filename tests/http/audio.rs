@@ -21,6 +21,7 @@ fn a_song_in_every_format() {
         ("mp3", "audio/mpeg", &b"\xff\xfb"[..]),
         ("wav", "audio/wav", b"RIFF"),
         ("wav32", "audio/wav", b"RIFF"),
+        ("flac", "audio/flac", b"fLaC"),
     ] {
         let body = json!({"audio_format": format, "batch_size": 1});
         let items = items(&finished(fake.addr, &release(fake.addr, &body)));

@@ -2,6 +2,7 @@
 //! reader that trusts nothing.
 
 mod edits;
+mod flac;
 pub mod level;
 mod mp3;
 mod opus;
@@ -35,6 +36,8 @@ pub enum AudioFormat {
     Wav,
     /// PCM of 32-bit floats: lossless.
     Wav32,
+    /// FLAC of 16 bits.
+    Flac,
     /// MPEG layer III at a constant bit rate.
     Mp3(Mp3),
 }
@@ -50,11 +53,12 @@ impl AudioFormat {
             "wav" => Ok(AudioFormat::Wav),
             "wav32" => Ok(AudioFormat::Wav32),
             "mp3" => Ok(AudioFormat::Mp3(Mp3::default())),
-            known @ ("flac" | "opus" | "aac") => Err(Error::Request(format!(
-                "audio format {known} is not available in this version; use mp3, wav or wav32"
+            "flac" => Ok(AudioFormat::Flac),
+            known @ ("opus" | "aac") => Err(Error::Request(format!(
+                "audio format {known} is not available in this version; use mp3, flac, wav or wav32"
             ))),
             other => Err(Error::Request(format!(
-                "audio format {other:?} is unknown; use mp3, wav or wav32"
+                "audio format {other:?} is unknown; use mp3, flac, wav or wav32"
             ))),
         }
     }
@@ -64,6 +68,7 @@ impl AudioFormat {
         match self {
             AudioFormat::Wav => "wav",
             AudioFormat::Wav32 => "wav32",
+            AudioFormat::Flac => "flac",
             AudioFormat::Mp3(_) => "mp3",
         }
     }
@@ -72,6 +77,7 @@ impl AudioFormat {
     pub fn extension(self) -> &'static str {
         match self {
             AudioFormat::Wav | AudioFormat::Wav32 => "wav",
+            AudioFormat::Flac => "flac",
             AudioFormat::Mp3(_) => "mp3",
         }
     }
@@ -80,6 +86,7 @@ impl AudioFormat {
     pub fn mime(self) -> &'static str {
         match self {
             AudioFormat::Wav | AudioFormat::Wav32 => "audio/wav",
+            AudioFormat::Flac => "audio/flac",
             AudioFormat::Mp3(_) => "audio/mpeg",
         }
     }
@@ -95,6 +102,7 @@ mod tests {
         for (name, extension, mime) in [
             ("wav", "wav", "audio/wav"),
             (" WAV32 ", "wav", "audio/wav"),
+            ("flac", "flac", "audio/flac"),
             ("Mp3", "mp3", "audio/mpeg"),
         ] {
             let format = AudioFormat::parse(name).unwrap();
@@ -102,7 +110,7 @@ mod tests {
             assert_eq!((format.extension(), format.mime()), (extension, mime));
         }
         for (name, why) in [
-            ("flac", "not available"),
+            ("opus", "not available"),
             ("ogg", "unknown"),
             ("", "unknown"),
         ] {

@@ -3,13 +3,17 @@
 use super::{CHANNELS, Pcm};
 use std::io::{self, Seek, Write};
 
-/// Writes 16-bit samples: full scale is 32767, halves round away from zero, what exceeds the
-/// range is clipped.
+/// A sample in 16 bits: full scale is 32767, halves round away from zero, what exceeds the range
+/// is clipped.
+pub(super) fn to_i16(x: f32) -> i16 {
+    (x * 32767.0).round().clamp(-32768.0, 32767.0) as i16
+}
+
+/// Writes 16-bit samples.
 pub(super) fn write_i16(to: impl Write + Seek, pcm: Pcm) -> io::Result<()> {
     let mut writer = writer(to, pcm, 16, hound::SampleFormat::Int)?;
     for &x in pcm.samples {
-        let scaled = (x * 32767.0).round().clamp(-32768.0, 32767.0);
-        writer.write_sample(scaled as i16).map_err(io_error)?;
+        writer.write_sample(to_i16(x)).map_err(io_error)?;
     }
     writer.finalize().map_err(io_error)
 }

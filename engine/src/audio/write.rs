@@ -1,7 +1,7 @@
 //! Writes a song so that its name appears only once it is whole: into a temporary file beside
 //! it, which is then renamed.
 
-use super::{AudioFormat, Pcm, mp3, wav};
+use super::{AudioFormat, Pcm, flac, mp3, wav};
 use crate::error::{Error, Result};
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -22,6 +22,7 @@ pub fn write(path: &Path, pcm: Pcm, format: AudioFormat) -> Result<()> {
     match format {
         AudioFormat::Wav => wav::write_i16(&mut file, pcm),
         AudioFormat::Wav32 => wav::write_f32(&mut file, pcm),
+        AudioFormat::Flac => flac::encode(pcm).and_then(|bytes| file.write_all(&bytes)),
         AudioFormat::Mp3(settings) => {
             mp3::encode(pcm, settings).and_then(|bytes| file.write_all(&bytes))
         }
@@ -101,23 +102,24 @@ mod tests {
     use super::*;
 
     const SONG: Pcm<'static> = Pcm {
-        samples: &[0.25; 960],
+        samples: &[0.25; 9600],
         rate: 48_000,
     };
 
     #[test]
     fn every_format_is_written_whole() {
         let dir = tempfile::tempdir().unwrap();
-        for name in ["wav", "wav32", "mp3"] {
+        for name in ["wav", "wav32", "flac", "mp3"] {
             let format = AudioFormat::parse(name).unwrap();
             let path = dir
                 .path()
                 .join(format!("song-{name}.{}", format.extension()));
             std::fs::write(&path, "old").unwrap();
             write(&path, SONG, format).unwrap();
-            assert!(std::fs::metadata(&path).unwrap().len() > 1000);
+            let read = crate::audio::read::read(&path, 1.0, &crate::song::NoWatch).unwrap();
+            assert_eq!(read.len(), SONG.samples.len(), "{name}");
         }
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 4);
     }
 
     #[test]

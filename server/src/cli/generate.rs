@@ -101,6 +101,8 @@ pub enum FormatFlag {
     Wav,
     /// 32-bit float PCM
     Wav32,
+    /// FLAC of 16 bits
+    Flac,
     /// MP3 at 128 kbit/s
     Mp3,
 }
@@ -110,6 +112,7 @@ impl FormatFlag {
         match self {
             FormatFlag::Wav => "wav",
             FormatFlag::Wav32 => "wav32",
+            FormatFlag::Flac => "flac",
             FormatFlag::Mp3 => "mp3",
         }
     }
@@ -266,10 +269,11 @@ fn format(args: &Args) -> Result<FormatFlag> {
     let ending = out.extension().map(|e| e.to_string_lossy().to_lowercase());
     match ending.as_deref() {
         None | Some("wav") => Ok(FormatFlag::Wav),
+        Some("flac") => Ok(FormatFlag::Flac),
         Some("mp3") => Ok(FormatFlag::Mp3),
         Some(other) => Err(Error::Request(format!(
-            "--out {}: the ending .{other} is not that of a format; use .wav or .mp3, or give \
-             --format",
+            "--out {}: the ending .{other} is not that of a format; use .wav, .flac or \
+             .mp3, or give --format",
             out.display()
         ))),
     }
