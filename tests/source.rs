@@ -154,7 +154,7 @@ fn file_of(pcm: &[f32], format: AudioFormat) -> Result<Vec<f32>> {
         samples: pcm,
         rate: 48_000,
     };
-    write(&path, pcm, format)?;
+    write(&path, pcm, format, None)?;
     read(&path, MAX_SECONDS, &NoWatch)
 }
 
@@ -175,7 +175,7 @@ fn a_file_has_the_codes_of_its_latents() {
     let path = dir.path().join("song.wav");
     let mut codes_of = |samples: &[f32]| {
         let rate = 48_000;
-        write(&path, Pcm { samples, rate }, AudioFormat::Wav32).expect("written");
+        write(&path, Pcm { samples, rate }, AudioFormat::Wav32, None).expect("written");
         engine.codes_of_audio("acestep-v15-turbo", &path, &NoWatch)
     };
     let pcm = music(1920 * 23 + 5);

@@ -3,7 +3,7 @@
 use crate::app::{App, Ticket};
 use crate::resolve::{Echo, Resolved};
 use crate::seeds;
-use engine::audio::{self, AudioFormat, Pcm};
+use engine::audio::{self, AudioFormat, Pcm, Tags};
 use engine::song::{Composed, Song};
 use engine::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -91,7 +91,9 @@ fn write_all(dir: &Path, song: &Song, format: AudioFormat) -> Result<Vec<PathBuf
             samples: &item.pcm,
             rate: song.sample_rate,
         };
-        if let Err(error) = audio::write(&path, pcm, format) {
+        let request = &song.composed.request;
+        let tags = Tags::new(&request.caption, &request.lyrics, item.seed, &request.model);
+        if let Err(error) = audio::write(&path, pcm, format, Some(&tags)) {
             files
                 .iter()
                 .for_each(|file| drop(std::fs::remove_file(file)));

@@ -18,10 +18,12 @@ fn with_range(fake: &Fake, path: &Path, range: &str) -> Answer {
 fn a_song_in_every_format() {
     let fake = Fake::start(&[]);
     for (format, media_type, magic) in [
-        ("mp3", "audio/mpeg", &b"\xff\xfb"[..]),
+        ("mp3", "audio/mpeg", &b"ID3\x04"[..]),
         ("wav", "audio/wav", b"RIFF"),
         ("wav32", "audio/wav", b"RIFF"),
         ("flac", "audio/flac", b"fLaC"),
+        ("opus", "audio/ogg", b"OggS"),
+        ("aac", "audio/aac", b"\xff\xf1"),
     ] {
         let body = json!({"audio_format": format, "batch_size": 1});
         let items = items(&finished(fake.addr, &release(fake.addr, &body)));

@@ -77,7 +77,7 @@ fn tone() -> Vec<u8> {
         samples: &samples,
         rate: 48_000,
     };
-    engine::audio::write(&path, pcm, engine::audio::AudioFormat::Wav).expect("written");
+    engine::audio::write(&path, pcm, engine::audio::AudioFormat::Wav, None).expect("written");
     std::fs::read(path).expect("read")
 }
 

@@ -3,7 +3,7 @@
 use super::wav::to_i16;
 use super::{CHANNELS, Pcm};
 use flacenc::bitsink::ByteSink;
-use flacenc::component::BitRepr;
+use flacenc::component::{BitRepr, MetadataBlockData};
 use flacenc::config;
 use flacenc::error::{SourceError, Verify};
 use flacenc::source::{Fill, Source};
@@ -13,8 +13,11 @@ const BITS: usize = 16;
 /// Samples per channel of a frame; the last one may be shorter.
 const BLOCK: usize = 4096;
 
-/// The whole file.
-pub(super) fn encode(pcm: Pcm) -> io::Result<Vec<u8>> {
+/// Kind of the metadata block that holds Vorbis comments.
+const COMMENTS: u8 = 4;
+
+/// The whole file; `comments` is a block of Vorbis comments.
+pub(super) fn encode(pcm: Pcm, comments: &[u8]) -> io::Result<Vec<u8>> {
     let config = config::Encoder::default()
         .into_verified()
         .map_err(|(_, e)| failed(e))?;
@@ -30,6 +33,8 @@ pub(super) fn encode(pcm: Pcm) -> io::Result<Vec<u8>> {
         .stream_info_mut()
         .set_block_sizes(BLOCK, BLOCK)
         .map_err(failed)?;
+    let comments = MetadataBlockData::new_unknown(COMMENTS, comments).map_err(failed)?;
+    stream.add_metadata_block(comments);
     let mut file = ByteSink::with_capacity(stream.count_bits());
     stream.write(&mut file).map_err(failed)?;
     Ok(file.into_inner())
@@ -77,6 +82,7 @@ impl Source for Samples<'_> {
 mod tests {
     use super::*;
     use crate::audio::read;
+    use crate::audio::tags::vorbis_comments;
     use crate::song::NoWatch;
 
     fn song(frames: usize) -> Vec<f32> {
@@ -96,7 +102,7 @@ mod tests {
                 samples: &samples,
                 rate: 48_000,
             };
-            let file = encode(pcm).unwrap();
+            let file = encode(pcm, &vorbis_comments(None)).unwrap();
             let back = read::read_bytes(file, "song", 60.0, &NoWatch).unwrap();
             assert_eq!(back.len(), samples.len(), "{frames}");
             for (x, y) in samples.iter().zip(&back) {
@@ -112,7 +118,7 @@ mod tests {
             samples: &samples,
             rate: 44_100,
         };
-        let file = encode(pcm).unwrap();
+        let file = encode(pcm, &vorbis_comments(None)).unwrap();
         assert_eq!(&file[..4], b"fLaC");
         let info = &file[8..8 + 34];
         assert_eq!(&info[..4], [16, 0, 16, 0], "smallest and largest block");
@@ -131,7 +137,7 @@ mod tests {
                 samples,
                 rate: 48_000,
             };
-            assert_eq!(&encode(pcm).unwrap()[..4], b"fLaC");
+            assert_eq!(&encode(pcm, &vorbis_comments(None)).unwrap()[..4], b"fLaC");
         }
     }
 }

@@ -2,7 +2,7 @@
 //! how many samples the encoder added at both ends: without it a song would not loop or join
 //! without a gap, and would come back longer than it was.
 
-use super::{CHANNELS, Pcm};
+use super::{CHANNELS, Pcm, finite};
 use crate::error::{Error, Result};
 use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, Quality};
 use std::io;
@@ -122,15 +122,6 @@ fn encoder(rate: u32, mp3: Mp3) -> io::Result<Encoder> {
         .and_then(|b| b.with_to_write_vbr_tag(true))
         .and_then(Builder::build)
         .map_err(failed)
-}
-
-/// LAME must not see infinities.
-fn finite(x: f32) -> f32 {
-    if x.is_finite() {
-        x.clamp(-1.0, 1.0)
-    } else {
-        0.0
-    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::coerce::Seed;
 use crate::env::Env;
 use crate::fields::RawRequest;
 use crate::resolve::{Caller, LmNeed, ModelFacts, Resolved, resolve};
-use engine::audio::{self, Pcm};
+use engine::audio::{self, Pcm, Tags};
 use engine::models::config::DitConfig;
 use engine::song::{Composed, Engine, EngineOptions, Song};
 use engine::weights::Checkpoints;
@@ -103,6 +103,10 @@ pub enum FormatFlag {
     Wav32,
     /// FLAC of 16 bits
     Flac,
+    /// Opus in Ogg at 128 kbit/s
+    Opus,
+    /// AAC at 192 kbit/s
+    Aac,
     /// MP3 at 128 kbit/s
     Mp3,
 }
@@ -113,8 +117,19 @@ impl FormatFlag {
             FormatFlag::Wav => "wav",
             FormatFlag::Wav32 => "wav32",
             FormatFlag::Flac => "flac",
+            FormatFlag::Opus => "opus",
+            FormatFlag::Aac => "aac",
             FormatFlag::Mp3 => "mp3",
         }
+    }
+
+    /// Where a song goes that was given no name.
+    fn default_file(self) -> PathBuf {
+        let ending = match self {
+            FormatFlag::Wav32 => "wav",
+            other => other.name(),
+        };
+        PathBuf::from(format!("song.{ending}"))
     }
 }
 
@@ -144,13 +159,7 @@ pub fn run(args: Args) -> Result<Outcome> {
     args.planning.check()?;
     let noise = noise(&env)?;
     let format = format(&args)?;
-    let out = args.out.clone().unwrap_or_else(|| {
-        PathBuf::from(if format == FormatFlag::Mp3 {
-            "song.mp3"
-        } else {
-            "song.wav"
-        })
-    });
+    let out = args.out.clone().unwrap_or_else(|| format.default_file());
     let raw = raw(&args, format)?;
     check_writable("--out", &out)?;
     if let Some(file) = &args.planning.codes_out {
@@ -270,10 +279,12 @@ fn format(args: &Args) -> Result<FormatFlag> {
     match ending.as_deref() {
         None | Some("wav") => Ok(FormatFlag::Wav),
         Some("flac") => Ok(FormatFlag::Flac),
+        Some("opus" | "ogg") => Ok(FormatFlag::Opus),
+        Some("aac") => Ok(FormatFlag::Aac),
         Some("mp3") => Ok(FormatFlag::Mp3),
         Some(other) => Err(Error::Request(format!(
-            "--out {}: the ending .{other} is not that of a format; use .wav, .flac or \
-             .mp3, or give --format",
+            "--out {}: the ending .{other} is not that of a format; use .wav, .flac, \
+             .mp3, .opus, .ogg or .aac, or give --format",
             out.display()
         ))),
     }
@@ -325,7 +336,9 @@ fn write(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<PathBuf>> {
             samples: &item.pcm,
             rate: song.sample_rate,
         };
-        audio::write(&path, pcm, resolved.format)?;
+        let request = &song.composed.request;
+        let tags = Tags::new(&request.caption, &request.lyrics, item.seed, &request.model);
+        audio::write(&path, pcm, resolved.format, Some(&tags))?;
         files.push(path);
     }
     Ok(files)
@@ -462,6 +475,28 @@ mod tests {
             let raw = raw(&args, FormatFlag::Wav).unwrap_or_else(|e| panic!("{e}"));
             assert_eq!(raw.dcw_enabled(), on);
         }
+    }
+
+    #[test]
+    fn endings_are_those_of_the_formats() {
+        use clap::{Parser, ValueEnum};
+        let chosen = |out: &str| {
+            let command = ["acestep", "generate", "--prompt", "x", "--out", out];
+            let cli = crate::cli::Cli::try_parse_from(command).unwrap_or_else(|e| panic!("{e}"));
+            let crate::cli::Command::Generate(args) = cli.command else {
+                panic!("another command");
+            };
+            format(&args)
+        };
+        for flag in FormatFlag::value_variants() {
+            let known = audio::AudioFormat::parse(flag.name()).unwrap_or_else(|e| panic!("{e}"));
+            let file = format!("song.{}", known.extension());
+            assert_eq!(flag.default_file(), Path::new(&file));
+            let named = chosen(&file).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(named.default_file(), flag.default_file());
+        }
+        assert!(matches!(chosen("A.OGG"), Ok(FormatFlag::Opus)));
+        assert!(matches!(chosen("a.aiff"), Err(Error::Request(why)) if why.contains(".aiff")));
     }
 
     #[test]

@@ -278,7 +278,6 @@ fn refused_for_every_caller() {
         (json!({"repaint_strength": -0.1}), "repaint_strength"),
         (json!({"task_type": "remix"}), "task_type"),
         (json!({"audio_format": "aiff"}), "audio_format"),
-        (json!({"audio_format": "opus"}), "audio_format"),
         (
             json!({"cfg_interval_start": 0.8, "cfg_interval_end": 0.2}),
             "cfg_interval_end",
