@@ -15,10 +15,14 @@ use crate::backend::cpu::Level;
 use passes::{bin, divide, exclude, exp, largest, sum, weigh};
 use std::ops::Range;
 
+/// Below this temperature the most probable token is as good as certain, and the quotient of a
+/// logit could overflow.
+const COLDEST: f32 = 1e-5;
+
 /// How tokens are drawn.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TokenSampling {
-    /// Divides the logits; at most 0 takes the most probable token.
+    /// Divides the logits; 0 (less than 1e-5) takes the most probable token.
     pub temperature: f32,
     /// Keeps this many of the most probable tokens, ties with the last included; 0 is off.
     pub top_k: usize,
@@ -359,7 +363,7 @@ impl Candidates {
         seed: u64,
         step: u32,
     ) -> Option<u32> {
-        if how.temperature <= 0.0 || self.len() == 1 {
+        if how.temperature < COLDEST || self.len() == 1 {
             return self.best();
         }
         let uniform = stream.uniform(seed, step);
@@ -452,12 +456,14 @@ mod tests {
 
     #[test]
     fn greedy_takes_the_first_of_equals() {
-        let greedy = TokenSampling {
-            temperature: 0.0,
-            ..TokenSampling::default()
-        };
-        let mut candidates = Candidates::all(&[0.0, 5.0, 5.0]);
-        assert_eq!(candidates.sample(&greedy, Stream::tokens(0), 1, 1), Some(1));
+        for temperature in [0.0, -1.0, 1e-38] {
+            let greedy = TokenSampling {
+                temperature,
+                ..TokenSampling::default()
+            };
+            let mut candidates = Candidates::all(&[0.0, 5.0, 5.0]);
+            assert_eq!(candidates.sample(&greedy, Stream::tokens(0), 1, 1), Some(1));
+        }
     }
 
     #[test]
