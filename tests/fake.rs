@@ -195,6 +195,11 @@ impl SongMaker for FakeMaker {
     }
 
     /// The text steers: `panic`, `device` and `nothing` go wrong in their ways.
+    fn codes(&mut self, request: &SongRequest, _: &dyn Watch) -> Result<Vec<u32>> {
+        self.0.with(|s| s.seen.push(request.clone()));
+        Ok(vec![1, 2, 3, 4, 5])
+    }
+
     fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {
         self.0.with(|s| {
             s.order.push("description".into());

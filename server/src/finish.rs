@@ -4,7 +4,10 @@ use crate::app::{App, Ticket};
 use crate::resolve::{Echo, Resolved};
 use crate::seeds;
 use engine::audio::{self, AudioFormat, Pcm, Tags};
-use engine::song::{Composed, Song};
+use engine::song::{Composed, Description, Facts, Song};
+use engine::text::codes::CODES_PER_SECOND;
+use engine::text::grammar::Event;
+use engine::text::print_codes;
 use engine::{Error, Result};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
@@ -32,13 +35,27 @@ pub enum Made {
     Song(Box<Song>),
     /// Only what the language model says of it.
     Analysis(Box<Composed>),
+    /// What a recording is.
+    Understood(Box<Understood>),
+}
+
+/// A recording as audio codes and, where it was asked for, in words.
+pub struct Understood {
+    /// Five per second.
+    pub codes: Vec<u32>,
+    /// What the language model says of them.
+    pub description: Option<Description>,
 }
 
 impl Made {
-    fn composed(&self) -> &Composed {
+    fn events(&self) -> &[Event] {
         match self {
-            Made::Song(song) => &song.composed,
-            Made::Analysis(composed) => composed,
+            Made::Song(song) => &song.composed.events,
+            Made::Analysis(composed) => &composed.events,
+            Made::Understood(understood) => {
+                let description = understood.description.as_ref();
+                description.map_or(&[], |d| &d.events)
+            }
         }
     }
 }
@@ -62,7 +79,7 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
                 app.jobs.update(id, &mut |job| {
                     job.succeed(std::mem::take(&mut result), SystemTime::now());
                 });
-                for event in &finished.made.composed().events {
+                for event in finished.made.events() {
                     tracing::info!("job {id}: grammar: {event}");
                 }
                 tracing::info!("job {id} succeeded in {seconds:.2} s");
@@ -75,7 +92,7 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
 fn write(dir: &Path, finished: &Finished) -> Result<Vec<PathBuf>> {
     match &finished.made {
         Made::Song(song) => write_all(dir, song, finished.ticket.resolved.format),
-        Made::Analysis(_) => Ok(Vec::new()),
+        Made::Analysis(_) | Made::Understood(_) => Ok(Vec::new()),
     }
 }
 
@@ -145,7 +162,13 @@ fn result(
     seconds: f64,
 ) -> String {
     let Resolved { echo, notes, .. } = &finished.ticket.resolved;
-    let composed = finished.made.composed();
+    let composed = match &finished.made {
+        Made::Song(song) => &song.composed,
+        Made::Analysis(composed) => composed,
+        Made::Understood(understood) => {
+            return json!([analysis(understood, create_time)]).to_string();
+        }
+    };
     let request = &composed.request;
     let seed_value = seeds::text(&request.seeds);
     let (urls, info, length_s, model): (Vec<String>, _, _, _) = match &finished.made {
@@ -155,7 +178,7 @@ fn result(
             Some(song.frames as f64 / 25.0),
             request.model.as_str(),
         ),
-        Made::Analysis(_) => (
+        Made::Analysis(_) | Made::Understood(_) => (
             vec![String::new()],
             "Analysis Only Mode Complete".to_owned(),
             None,
@@ -185,6 +208,63 @@ fn result(
         .collect();
     // Plain texts and finite numbers always serialise.
     serde_json::to_string(&items).unwrap_or_else(|_| "[]".into())
+}
+
+/// What a recording is, in the form that clients of the analyses read, with the keys of every
+/// result.
+fn analysis(understood: &Understood, create_time: u64) -> Value {
+    let mut item = json!({
+        "file": "",
+        "wave": "",
+        "status": 1,
+        "create_time": create_time,
+        "env": "development",
+        "status_message": "Audio Codes Extraction Success",
+        "audio_codes": print_codes(&understood.codes),
+        "audio_paths": [],
+        "raw_audio_paths": [],
+        "first_audio_path": null,
+        "metas": {},
+        "progress": 1.0,
+        "stage": "succeeded",
+    });
+    let Some(description) = &understood.description else {
+        return item;
+    };
+    let Facts {
+        metas,
+        duration_s,
+        language,
+    } = &description.facts;
+    let text = |text: &Option<String>| json!(text.as_deref().unwrap_or("N/A"));
+    let length_s = understood.codes.len() as f64 / CODES_PER_SECOND as f64;
+    let fields = [
+        ("bpm", metas.bpm.map_or(json!("N/A"), |bpm| json!(bpm))),
+        ("keyscale", text(&metas.key_scale)),
+        ("timesignature", text(&metas.time_signature)),
+        ("duration", json!(duration_s.unwrap_or(length_s))),
+        ("genres", json!("N/A")),
+        ("language", text(language)),
+        (
+            "caption",
+            json!(description.caption.as_deref().unwrap_or_default()),
+        ),
+        (
+            "lyrics",
+            json!(description.lyrics.as_deref().unwrap_or_default()),
+        ),
+    ];
+    item["status_message"] = json!("Full Hardware Analysis Success");
+    for (name, value) in fields {
+        let shown = match name {
+            "genres" => "genre",
+            "caption" => "prompt",
+            other => other,
+        };
+        item["metas"][name] = value.clone();
+        item[shown] = value;
+    }
+    item
 }
 
 /// The user's own values, else those of the language model; what is not known reads `N/A`.

@@ -26,6 +26,8 @@ pub trait SongMaker {
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
     /// As `load_lm`, also when it is loaded already; when it fails, the one before stays.
     fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
+    /// Audio codes of the request's source, or those that it brings.
+    fn codes(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Vec<u32>>;
     /// Describes a song in words. A language model must be loaded.
     fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description>;
 }
@@ -68,6 +70,10 @@ impl SongMaker for Engine {
     fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
         Engine::reload_lm(self, name, watch)?;
         Ok(self.lm().unwrap_or_default().to_owned())
+    }
+
+    fn codes(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Vec<u32>> {
+        Engine::codes_of(self, request, watch)
     }
 
     fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {

@@ -2,13 +2,13 @@
 
 use crate::app::{App, Ticket};
 use crate::calls::{Answer, Call, CallWatch, Init, Unable};
-use crate::finish::{Finished, Made};
+use crate::finish::{Finished, Made, Understood};
 use crate::lm::{LmLoader, NoLm};
 use crate::maker::{OpenMaker, SongMaker};
 use crate::progress::{JobWatch, LoadWatch};
 use crate::queue::Next;
-use crate::resolve::LmNeed;
-use engine::song::{DescribeRequest, Description, SongRequest, StageTimes, Watch};
+use crate::resolve::{LmNeed, Work};
+use engine::song::{DescribeRequest, Description, Facts, SongRequest, StageTimes, Subject, Watch};
 use engine::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -104,14 +104,32 @@ impl Worker {
     fn make(&mut self, ticket: &Ticket) -> Result<Made> {
         let (request, app) = (&ticket.resolved.song, self.app.clone());
         let watch = JobWatch::new(&app, ticket.id, request.seeds.len());
-        if !ticket.resolved.analysis_only {
-            let song = self.guarded(|maker| maker.make(request, &watch))?;
-            return Ok(Made::Song(Box::new(song)));
+        match ticket.resolved.work {
+            Work::Song => {
+                let song = self.guarded(|maker| maker.make(request, &watch))?;
+                Ok(Made::Song(Box::new(song)))
+            }
+            Work::Metadata => {
+                let request = without_codes(request);
+                let mut times = StageTimes::default();
+                let composed = self.guarded(|maker| maker.compose(&request, &mut times, &watch))?;
+                Ok(Made::Analysis(Box::new(composed)))
+            }
+            Work::Codes | Work::Understanding => {
+                let codes = self.guarded(|maker| maker.codes(request, &watch))?;
+                let description = match ticket.resolved.work {
+                    Work::Codes => None,
+                    _ => {
+                        let subject = understanding(request, &codes);
+                        Some(self.guarded(|maker| maker.describe(&subject, &watch))?)
+                    }
+                };
+                Ok(Made::Understood(Box::new(Understood {
+                    codes,
+                    description,
+                })))
+            }
         }
-        let request = without_codes(request);
-        let mut times = StageTimes::default();
-        let composed = self.guarded(|maker| maker.compose(&request, &mut times, &watch))?;
-        Ok(Made::Analysis(Box::new(composed)))
     }
 
     /// Works with the engine. A panic costs the work and the engine, not the server.
@@ -267,6 +285,19 @@ fn exchange(app: &App, maker: &mut dyn SongMaker, init: &Init, watch: &dyn Watch
         maker.unload(&before);
     }
     Ok(())
+}
+
+/// The request for a description of music as codes.
+fn understanding(request: &SongRequest, codes: &[u32]) -> DescribeRequest {
+    let planning = request.planning.as_ref();
+    DescribeRequest {
+        subject: Subject::Codes(codes.to_vec()),
+        known: Facts::default(),
+        sampling: planning.map(|p| p.sampling).unwrap_or_default(),
+        seed: request.seeds.first().copied().unwrap_or(0),
+        constrained: planning.is_none_or(|p| p.constrained),
+        debug: planning.is_some_and(|p| p.debug),
+    }
 }
 
 /// The request for an analysis: metadata, and no codes that nothing would be made of.

@@ -309,3 +309,63 @@ fn results_that_are_too_large_together_are_asked_for_in_turn() {
     assert_eq!(answer.status, 400);
     assert!(answer.detail().contains("64 MiB"), "{}", answer.detail());
 }
+
+#[test]
+fn analyses_of_a_source_have_results_of_their_own() {
+    let fake = Fake::start(&[]);
+    let analysed = |flag: &str| {
+        let entry = finished(
+            fake.addr,
+            &release(fake.addr, &json!({ flag: true, "seed": 5 })),
+        );
+        assert_eq!(entry["status"], 1, "{entry}");
+        let list = items(&entry);
+        assert_eq!(list.as_array().map(Vec::len), Some(1));
+        list[0].clone()
+    };
+    let codes: String = (1..=5).map(|n| format!("<|audio_code_{n}|>")).collect();
+    let extracted = analysed("extract_codes_only");
+    assert_eq!(
+        extracted["status_message"],
+        "Audio Codes Extraction Success"
+    );
+    assert_eq!(
+        (&extracted["audio_codes"], &extracted["metas"]),
+        (&json!(codes), &json!({}))
+    );
+    assert_eq!(
+        (&extracted["audio_paths"], &extracted["file"]),
+        (&json!([]), &json!(""))
+    );
+    assert!(fake.steering.described().is_empty());
+    let full = analysed("fullAnalysisOnly");
+    assert_eq!(full["status_message"], "Full Hardware Analysis Success");
+    assert_eq!(full["audio_codes"], json!(codes));
+    for (name, within) in [
+        ("bpm", "bpm"),
+        ("keyscale", "keyscale"),
+        ("timesignature", "timesignature"),
+        ("duration", "duration"),
+        ("prompt", "caption"),
+        ("lyrics", "lyrics"),
+        ("language", "language"),
+    ] {
+        assert!(
+            !full[name].is_null() && full[name] == full["metas"][within],
+            "{name} {full}"
+        );
+    }
+    let described = fake.steering.described().pop().expect("described");
+    assert_eq!(
+        described.subject,
+        engine::song::Subject::Codes(vec![1, 2, 3, 4, 5])
+    );
+    assert_eq!(described.sampling.temperature, 0.3);
+    // Of several flags the extraction counts.
+    let both = json!({"extract_codes_only": true, "full_analysis_only": true});
+    let entry = finished(fake.addr, &release(fake.addr, &both));
+    assert_eq!(
+        items(&entry)[0]["status_message"],
+        "Audio Codes Extraction Success"
+    );
+}

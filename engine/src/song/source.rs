@@ -2,7 +2,7 @@
 
 use super::Watch;
 use super::engine::Engine;
-use super::request::Recording;
+use super::request::{Recording, SongRequest};
 use crate::audio::{Pcm, read};
 use crate::error::{Error, Result};
 use std::path::Path;
@@ -60,6 +60,24 @@ impl Engine {
         samples(recording, watch)
     }
 
+    /// Audio codes of a request's source: those that it brings, else those of its recording.
+    ///
+    /// # Errors
+    /// [`Error::Request`] when it has neither, and those of [`Engine::codes_of_audio`].
+    pub fn codes_of(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Vec<u32>> {
+        if let Some(codes) = request.codes.first() {
+            return Ok(codes.clone());
+        }
+        let Some(recording) = &request.source else {
+            return Err(Error::Request(
+                "an analysis requires source audio: name a file with src_audio_path, or upload \
+                 one as src_audio"
+                    .into(),
+            ));
+        };
+        self.codes_of_recording(&request.model, recording, watch)
+    }
+
     /// Reads a file and encodes it. The autoencoder must be loaded ([`Engine::load`]).
     ///
     /// # Errors
@@ -83,9 +101,20 @@ impl Engine {
         path: &Path,
         watch: &dyn Watch,
     ) -> Result<Vec<u32>> {
+        self.codes_of_recording(model, &Recording::File(path.to_path_buf()), watch)
+    }
+
+    fn codes_of_recording(
+        &mut self,
+        model: &str,
+        recording: &Recording,
+        watch: &dyn Watch,
+    ) -> Result<Vec<u32>> {
         self.load(model, watch)?;
-        let source = self.read_source(path, watch)?;
+        let pcm = self.read_recording(recording, watch)?;
+        let encoder = self.vae()?.encoder(self.backend(), self.math())?;
+        let latents = encoder.latents(&pcm, watch)?;
         let (dit, _) = self.dit(model)?;
-        dit.encode_codes(self.backend(), &source.latents)
+        dit.encode_codes(self.backend(), &latents)
     }
 }

@@ -51,6 +51,32 @@ pub struct Echo {
     pub time_signature: String,
 }
 
+/// What a job is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Work {
+    /// Music.
+    Song,
+    /// Only the metadata that the language model would plan with.
+    Metadata,
+    /// The audio codes of the source.
+    Codes,
+    /// The source in words, and its audio codes.
+    Understanding,
+}
+
+/// Of several flags the first of these counts, as upstream has it.
+fn work(raw: &RawRequest) -> Work {
+    if raw.extract_codes_only() {
+        Work::Codes
+    } else if raw.full_analysis_only() {
+        Work::Understanding
+    } else if raw.analysis_only() {
+        Work::Metadata
+    } else {
+        Work::Song
+    }
+}
+
 /// A request with every value decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Resolved {
@@ -66,8 +92,8 @@ pub struct Resolved {
     pub lm: LmNeed,
     /// Name of the language model to load when none is loaded yet.
     pub lm_model: Option<String>,
-    /// Only metadata is wanted, no music.
-    pub analysis_only: bool,
+    /// What is wanted.
+    pub work: Work,
 }
 
 /// Decides every value. `random` draws seeds.
@@ -80,7 +106,6 @@ pub fn resolve(
     let mut checks = Checks::new(caller);
     refuse_long_texts(raw, caller)?;
     refuse_wrong_choices(raw)?;
-    refuse_missing_capabilities(raw)?;
     let format = format(raw, &mut checks)?;
     let sampling = sampling::resolve(raw, model, &mut checks)?;
     let bpm = match raw.bpm {
@@ -140,7 +165,7 @@ pub fn resolve(
         notes: checks.notes,
         lm: planned.need,
         lm_model: raw.lm_model_path.as_deref().and_then(last_component),
-        analysis_only: raw.analysis_only(),
+        work: work(raw),
     })
 }
 
@@ -194,21 +219,6 @@ fn refuse_wrong_choices(raw: &RawRequest) -> Result<(), Refusal> {
             "repainting_end ({end}) is before repainting_start ({start}); give an end behind the \
              start, or -1 for the end of the audio"
         )));
-    }
-    Ok(())
-}
-
-/// What this version cannot do yet and can say at once.
-fn refuse_missing_capabilities(raw: &RawRequest) -> Result<(), Refusal> {
-    for (asked, name) in [
-        (raw.extract_codes_only(), "extract_codes_only"),
-        (raw.full_analysis_only(), "full_analysis_only"),
-    ] {
-        if asked {
-            return Err(Refusal(format!(
-                "{name} is not available in this version of the server"
-            )));
-        }
     }
     Ok(())
 }

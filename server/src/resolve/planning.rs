@@ -70,7 +70,13 @@ pub fn resolve(raw: &RawRequest, checks: &mut Checks) -> Result<Planned, Refusal
         debug: raw.constrained_decoding_debug(),
     };
     let asked = raw.use_cot_caption == Some(true) || raw.use_cot_language == Some(true);
-    let need = if planning.is_required() || raw.thinking() || raw.analysis_only() {
+    let need = if raw.extract_codes_only() {
+        LmNeed::IfLoaded
+    } else if planning.is_required()
+        || raw.thinking()
+        || raw.full_analysis_only()
+        || raw.analysis_only()
+    {
         LmNeed::Required
     } else if asked {
         LmNeed::Wanted
@@ -84,11 +90,18 @@ pub fn resolve(raw: &RawRequest, checks: &mut Checks) -> Result<Planned, Refusal
     })
 }
 
+/// Temperature of a description of what is there, not of something new.
+const UNDERSTANDING: f64 = 0.3;
+
 /// How tokens are drawn.
 fn sampling(raw: &RawRequest, checks: &mut Checks) -> Result<TokenSampling, Refusal> {
     let top_p = raw.lm_top_p();
+    let temperature = match raw.lm_temperature {
+        None if raw.full_analysis_only() => UNDERSTANDING,
+        _ => raw.lm_temperature(),
+    };
     Ok(TokenSampling {
-        temperature: checks.clamp("lm_temperature", raw.lm_temperature())? as f32,
+        temperature: checks.clamp("lm_temperature", temperature)? as f32,
         // Nothing, zero and less keep every token.
         top_k: usize::try_from(raw.lm_top_k().unwrap_or(0)).unwrap_or(0),
         top_p: if (0.0..1.0).contains(&top_p) {

@@ -22,6 +22,11 @@ fn how_much_a_job_depends_on_the_language_model() {
         (json!({"desc": "a sad song"}), LmNeed::Required),
         (json!({"use_format": true}), LmNeed::Required),
         (json!({"analysis_only": true}), LmNeed::Required),
+        (json!({"full_analysis_only": true}), LmNeed::Required),
+        (
+            json!({"extract_codes_only": true, "thinking": true}),
+            LmNeed::IfLoaded,
+        ),
     ] {
         assert_eq!(http(true, body.clone()).unwrap().lm, need, "{body}");
     }

@@ -287,8 +287,6 @@ fn refused_for_every_caller() {
             "repainting_start",
         ),
         (json!({"task_type": "remix"}), "task_type"),
-        (json!({"extract_codes_only": true}), "extract_codes_only"),
-        (json!({"full_analysis_only": true}), "full_analysis_only"),
     ] {
         for refusal in [http(true, body.clone()), cli(true, body)] {
             let text = refusal.unwrap_err().0;

@@ -14,11 +14,11 @@ use crate::multipart::{self, Form, Upload};
 use crate::queue;
 use crate::raw::Sources;
 use crate::reply::{Refused, Reply, bad_request, denied, fault, success};
-use crate::resolve::{Caller, Resolved, resolve};
+use crate::resolve::{Caller, Resolved, Work, resolve};
 use engine::Error;
 use engine::song::source::check_recording;
 use engine::song::task::SourceUse;
-use engine::song::{Recording, SongRequest, Stage, Watch};
+use engine::song::{Recording, Stage, Watch};
 use hyper::body::Incoming;
 use hyper::{Request, StatusCode};
 use serde::Serialize;
@@ -79,7 +79,7 @@ fn reply(app: &App, header: Option<String>, body: Received) -> Result<Reply, Ref
         *path = file.map(|file| file.to_string_lossy().into_owned());
     }
     let resolved = decide(app, &raw).map_err(bad_request)?;
-    look_at(app, &resolved.song).map_err(bad_request)?;
+    look_at(app, &resolved).map_err(bad_request)?;
     enqueue(app, resolved, reference.into_iter().chain(source).collect())
 }
 
@@ -91,8 +91,11 @@ fn working_directory() -> Result<PathBuf, String> {
 
 /// Decodes what the job will work on, so that a client hears at once of a file that is no good.
 /// A file that is not there is the job's to report: it may come yet.
-fn look_at(app: &App, song: &SongRequest) -> Result<(), String> {
-    let uses_source = song.task.row().source != SourceUse::Nothing && song.codes.is_empty();
+fn look_at(app: &App, resolved: &Resolved) -> Result<(), String> {
+    let song = &resolved.song;
+    let is_analysis = matches!(resolved.work, Work::Codes | Work::Understanding);
+    let uses_source = is_analysis || song.task.row().source != SourceUse::Nothing;
+    let uses_source = uses_source && song.codes.is_empty();
     let source = song.source.as_ref().filter(|_| uses_source);
     let named = [
         ("source audio", source),
