@@ -8,7 +8,8 @@ use engine::sample::logits::TokenSampling;
 use engine::sample::noise::NoiseKind;
 use engine::song::{
     Composed, DescribeRequest, Engine, EngineOptions, Facts, Guidance, Metas, Method, NoWatch,
-    Planning, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Watch, Wish,
+    Planning, Recording, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Task, Watch,
+    Wish,
 };
 use engine::text::{LANGUAGES, prompt};
 use engine::{Error, Result};
@@ -531,4 +532,35 @@ fn music_as_codes_is_described() {
     assert_eq!(long, Err(Error::Cancelled));
     let longer = engine.describe(&request(&[5; 8200], 1), &NoWatch);
     assert!(longer.is_err_and(|e| e.to_string().contains("at most 8192")));
+}
+
+/// A recording is worked on, not dropped for codes that would take its place.
+#[test]
+fn tasks_on_a_recording_are_planned_without_codes() {
+    let mut engine = planner();
+    for task in [Task::Lego, Task::Complete] {
+        let mut request = request(Planning {
+            codes: true,
+            ..planning()
+        });
+        request.task = task;
+        request.source = Some(Recording::Samples(Arc::new(vec![0.1; 96_000])));
+        let (composed, seen) = compose(&engine, &request);
+        assert_eq!(seen, [Stage::Reason], "{task}");
+        assert!(composed.request.codes.is_empty());
+        assert!(
+            composed
+                .notes
+                .iter()
+                .any(|n| n.contains("follows the recording"))
+        );
+        assert_legal(&composed.request);
+    }
+    let mut nothing = request(Planning {
+        codes: true,
+        ..planning()
+    });
+    nothing.task = Task::Lego;
+    let failed = engine.make(&nothing, &NoWatch);
+    assert!(failed.is_err_and(|e| e.to_string().contains("requires source audio")));
 }

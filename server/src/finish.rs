@@ -185,7 +185,12 @@ fn result(
             "None (Analysis Only)",
         ),
     };
-    let metas = metas(echo, composed, length_s);
+    // The user's own codes say how long the music is.
+    let has_own_codes = !finished.ticket.resolved.song.codes.is_empty();
+    let mut metas = metas(echo, composed, length_s);
+    if let Some(seconds) = length_s.filter(|_| has_own_codes) {
+        metas["duration"] = json!(seconds);
+    }
     let lm_model = app.lm_model();
     let items: Vec<Item> = urls
         .into_iter()
@@ -314,6 +319,12 @@ pub fn generation_info(made: &Song, seconds: f64, notes: &[String]) -> String {
             times.reason_s,
             times.codes_s,
             codes.unwrap_or(0)
+        ));
+    }
+    if times.encode_s > 0.01 {
+        info.push_str(&format!(
+            "- Encoding of recordings: {:.2}s\n",
+            times.encode_s
         ));
     }
     info.push_str(&format!(

@@ -80,7 +80,7 @@ const WRONG: &[(&[&str], &str)] = &[
         "--guidance",
     ),
     (&["--prompt", "x", "--format", "ogg"], "--format"),
-    (&["--prompt", "x", "--out", "song.ogg"], "--format"),
+    (&["--prompt", "x", "--out", "song.doc"], "--format"),
     (&["--prompt", "x", "--out", "nowhere/song.wav"], "nowhere"),
     (
         &["--prompt", "x", "--out", "folder", "--format", "wav"],

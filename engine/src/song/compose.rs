@@ -189,7 +189,16 @@ impl Composer<'_> {
         let known = self.facts(planning);
         let request = &self.composed.request;
         let reason = planning.metadata && !known.is_complete();
-        let codes = planning.codes && request.codes.is_empty();
+        let works_on_recording = request.works_on_recording();
+        let codes = planning.codes && request.codes.is_empty() && !works_on_recording;
+        if planning.codes && works_on_recording {
+            let note = format!(
+                "no codes were planned: {} follows the recording",
+                request.task
+            );
+            self.composed.notes.push(note);
+        }
+        let request = &self.composed.request;
         if !reason && !codes {
             return Ok(());
         }

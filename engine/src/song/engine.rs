@@ -286,7 +286,12 @@ impl Engine {
         let start = Instant::now();
         self.load(&request.model, watch)?;
         times.load_s = start.elapsed().as_secs_f64();
-        let composed = self.compose(request, &mut times, watch)?;
+        request.check_source()?;
+        let mut composed = self.compose(request, &mut times, watch)?;
+        if composed.request.works_on_recording() {
+            // The recording's own length counts, whatever was asked for or planned.
+            composed.request.duration_s = None;
+        }
         let request = &composed.request;
         let prepared = self.prepare(request, &mut times, watch)?;
         let start = Instant::now();

@@ -9,7 +9,7 @@ use super::request::{ChunkMask, Recording, Repainting, SongRequest};
 use super::task::SourceUse;
 use crate::audio::CHANNELS;
 use crate::audio::splice::Splice;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -90,19 +90,14 @@ impl Engine {
         request: &SongRequest,
         watch: &dyn Watch,
     ) -> Result<Material> {
-        let row = request.task.row();
+        request.check_source()?;
         if !request.codes.is_empty() {
             return self.material_of_codes(dit, request);
         }
         match &request.source {
-            Some(recording) if row.source != SourceUse::Nothing => {
+            Some(recording) if request.works_on_recording() => {
                 self.material_of_recording(dit, request, recording, watch)
             }
-            _ if row.needs_source => Err(Error::Request(format!(
-                "Task '{}' requires source audio: name a file with src_audio_path, upload one as \
-                 src_audio, or give audio_code_string",
-                row.name
-            ))),
             _ => {
                 let frames = frames_of(request.duration_s);
                 let silence = dit.silence(frames);

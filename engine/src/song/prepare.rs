@@ -113,8 +113,10 @@ impl Engine {
         check_items(request)?;
         let (dit, silent_timbre) = self.dit(&request.model)?;
         let mut schedule = schedule_of(&dit.config, request)?;
+        let start = Instant::now();
         let material = self.material(dit, request, watch)?;
         let timbre = self.timbre(dit, silent_timbre, request, watch)?;
+        times.encode_s += start.elapsed().as_secs_f64();
         let noise = self.noise_of(request, material.clean[0].len());
         let mixed = start_of(request, &material, &noise, &mut schedule);
         let steps = schedule.len() - 1;
@@ -152,21 +154,7 @@ impl Engine {
 
         let start = Instant::now();
         watch.progress(Stage::Condition, 0, 1);
-        let encoder = dit.encoder(self.backend(), self.math());
-        let lyric = encoder.lyric(&embeds)?;
-        let plain = [dit.silence(material.frames)];
-        let sources = [&material.shown[..], &plain];
-        let mut conditions = Vec::new();
-        for (hidden, latents) in hidden.iter().zip(sources) {
-            let packed = encoder.pack(&lyric, &timbre, hidden)?;
-            let context = contexts(&dit.config, request, latents, &material.mask);
-            let rows = packed.len() / dit.config.encoder_hidden_size;
-            conditions.push(PreparedCondition {
-                rows,
-                packed,
-                context,
-            });
-        }
+        let conditions = self.conditions(request, &material, [&timbre, &embeds], &hidden)?;
         watch.progress(Stage::Condition, 1, 1);
         times.condition_s += start.elapsed().as_secs_f64();
 
@@ -183,6 +171,31 @@ impl Engine {
             known: known(request, &material),
             splice: material.splice,
         })
+    }
+
+    /// The packed condition for the states of each caption prompt: the first sees the sources,
+    /// the second, plain one, silence.
+    fn conditions(
+        &self,
+        request: &SongRequest,
+        material: &Material,
+        [timbre, lyrics]: [&[f32]; 2],
+        captions: &[Vec<f32>],
+    ) -> Result<Vec<PreparedCondition>> {
+        let (dit, _) = self.dit(&request.model)?;
+        let encoder = dit.encoder(self.backend(), self.math());
+        let lyric = encoder.lyric(lyrics)?;
+        let plain = [dit.silence(material.frames)];
+        let sources = [&material.shown[..], &plain];
+        let condition = |(hidden, latents): (&Vec<f32>, &[Vec<f32>])| {
+            let packed = encoder.pack(&lyric, timbre, hidden)?;
+            Ok(PreparedCondition {
+                rows: packed.len() / dit.config.encoder_hidden_size,
+                packed,
+                context: contexts(&dit.config, request, latents, &material.mask),
+            })
+        };
+        captions.iter().zip(sources).map(condition).collect()
     }
 
     /// The noise of every seed; with a retake two noises, turned into each other.

@@ -1,9 +1,10 @@
 //! What the engine is asked for and what it returns. Everything here is resolved: defaults that
 //! depend on the model are the resolver's business, not the engine's.
 
+use crate::error::{Error, Result};
 use crate::program::Dcw;
 use crate::sample::logits::TokenSampling;
-use crate::song::task::Task;
+use crate::song::task::{SourceUse, Task};
 use crate::text::grammar::Event;
 use crate::text::prompt;
 use std::path::PathBuf;
@@ -289,6 +290,28 @@ pub struct SongRequest {
 }
 
 impl SongRequest {
+    /// Whether a recording is what the music is made from: then its length is the song's.
+    pub fn works_on_recording(&self) -> bool {
+        let uses_one = self.task.row().source != SourceUse::Nothing;
+        uses_one && self.source.is_some() && self.codes.is_empty()
+    }
+
+    /// Refuses a task that lacks what it works on.
+    ///
+    /// # Errors
+    /// [`Error::Request`] that says how to give it.
+    pub fn check_source(&self) -> Result<()> {
+        let row = self.task.row();
+        if !row.needs_source || self.source.is_some() || !self.codes.is_empty() {
+            return Ok(());
+        }
+        Err(Error::Request(format!(
+            "Task '{}' requires source audio: name a file with src_audio_path, upload one as \
+             src_audio, or give audio_code_string",
+            row.name
+        )))
+    }
+
     /// Instrumental music of [`super::engine::DEFAULT_DURATION_S`] that nothing is known of, one
     /// song per seed.
     pub fn new(model: &str, seeds: Vec<u64>, sampling: Sampling) -> Self {
@@ -336,6 +359,8 @@ pub struct StageTimes {
     pub reason_s: f64,
     /// The language model's audio codes.
     pub codes_s: f64,
+    /// Decoding and encoding recordings.
+    pub encode_s: f64,
     /// Tokens and text encoder.
     pub text_s: f64,
     /// Condition encoders.

@@ -140,7 +140,8 @@ impl DeviceArgs {
             backend: Some(name.to_owned()),
             ..self.clone()
         };
-        device.open_with(env).map(Some)
+        let opened = device.open_with(env).map(Some);
+        opened.map_err(|error| Error::Request(format!("{from} {name}: {error}")))
     }
 
     /// Refuses names and numbers that cannot be opened, without opening anything.

@@ -102,6 +102,13 @@ impl TaskArgs {
         raw.src_audio_path = file("--src", &self.src)?;
         raw.reference_audio_path = file("--ref", &self.reference)?;
         if let Some(part) = self.repaint {
+            if let (start, Some(end)) = (part.start.unwrap_or(0.0), part.end)
+                && end <= start
+            {
+                return Err(Error::Request(format!(
+                    "--repaint {start}..{end}: the end must lie behind the start"
+                )));
+            }
             raw.repainting_start = part.start;
             raw.repainting_end = part.end;
         }

@@ -96,6 +96,7 @@ pub fn flag(name: &str) -> String {
         "key_scale" => "key",
         "audio_format" => "format",
         "audio_code_string" => "codes",
+        "audio_cover_strength" => "cover-strength",
         other => other,
     };
     format!("--{}", short.replace('_', "-"))

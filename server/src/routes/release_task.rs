@@ -138,7 +138,15 @@ fn decide(app: &App, raw: &RawRequest) -> Result<Resolved, String> {
     let facts = catalog::facts(&app.config.checkpoints, &name);
     // The low half of a version 4 identifier holds 32 random bits and more.
     let mut random = || Uuid::new_v4().as_fields().0;
-    resolve(raw, &facts, Caller::Http, &mut random).map_err(|refusal| refusal.0)
+    let mut resolved =
+        resolve(raw, &facts, Caller::Http, &mut random).map_err(|refusal| refusal.0)?;
+    let asked = raw.model.as_deref().unwrap_or_default().trim();
+    let asked = asked.strip_prefix("acestep/").unwrap_or(asked);
+    if !asked.is_empty() && asked != name {
+        let note = format!("model {asked:?} is not loaded: {name} was used");
+        resolved.notes.push(note);
+    }
+    Ok(resolved)
 }
 
 /// Puts the job at the end of the queue; its record appears with it.
