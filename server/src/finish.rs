@@ -185,12 +185,7 @@ fn result(
             "None (Analysis Only)",
         ),
     };
-    // The user's own codes say how long the music is.
-    let has_own_codes = !finished.ticket.resolved.song.codes.is_empty();
-    let mut metas = metas(echo, composed, length_s);
-    if let Some(seconds) = length_s.filter(|_| has_own_codes) {
-        metas["duration"] = json!(seconds);
-    }
+    let metas = metas(echo, composed, length_s);
     let lm_model = app.lm_model();
     let items: Vec<Item> = urls
         .into_iter()

@@ -5,6 +5,7 @@ use super::checks::Checks;
 use crate::fields::{RawRequest, Refusal};
 use crate::seeds;
 use engine::song::{ChunkMask, Freedom, Recording, Repainting, Retake, SongRequest, Task, Tracks};
+use engine::text::codes::CODES_PER_SECOND;
 use engine::text::prompt;
 use std::path::PathBuf;
 
@@ -21,6 +22,7 @@ pub fn resolve(
     random: &mut dyn FnMut() -> u32,
 ) -> Result<SongRequest, Refusal> {
     let task: Task = raw.task_type().parse().map_err(Refusal)?;
+    note_length(&song, checks);
     if model.is_turbo && !task.row().suits_turbo {
         let note = format!(
             "{task} was not trained into turbo models such as {}",
@@ -40,6 +42,19 @@ pub fn resolve(
         retake: retake(raw, song.seeds.len(), checks, random)?,
         ..song
     })
+}
+
+/// A length that is not that of the codes comes back as it was sent, but not as a surprise.
+fn note_length(song: &SongRequest, checks: &mut Checks) {
+    let codes = song.codes.iter().map(Vec::len).max().unwrap_or(0);
+    let codes_s = codes as f64 / CODES_PER_SECOND as f64;
+    if let Some(seconds) = song.duration_s.filter(|_| codes > 0)
+        && (seconds - codes_s).abs() >= 1.0 / CODES_PER_SECOND as f64
+    {
+        checks.notes.push(format!(
+            "audio_duration {seconds} was not followed: the audio codes are {codes_s} s of music"
+        ));
+    }
 }
 
 /// The client's own instruction, else the task's. The default of plain generation is what clients
@@ -209,6 +224,15 @@ mod tests {
         assert_eq!(level(json!({"task_type": "repaint"})), None);
         let asked = json!({"task_type": "repaint", "enable_normalization": true});
         assert_eq!(level(asked), Some(-1.0));
+    }
+
+    #[test]
+    fn a_length_beside_codes_is_noted() {
+        let notes = |seconds: f64| {
+            let body = json!({"audio_codes": vec!["1"; 51].join(","), "duration": seconds});
+            http(true, body).unwrap().notes.len()
+        };
+        assert_eq!((notes(10.3), notes(30.0)), (0, 1));
     }
 
     #[test]
