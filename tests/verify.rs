@@ -176,9 +176,10 @@ fn files_that_cannot_be_trusted_fail_with_a_reason() {
 #[test]
 fn capabilities_to_come_fail_unless_they_are_excused() {
     let tree = copy_of(&["pack_sequences.safetensors"]);
-    let stages = tree.path().join("stages");
-    std::fs::write(stages.join("repaint_ops.safetensors"), b"").expect("written");
-    std::fs::write(tree.path().join("training_lora.safetensors"), b"").expect("written");
+    for name in ["lora", "lokr"] {
+        let file = format!("training_{name}.safetensors");
+        std::fs::write(tree.path().join(file), b"").expect("written");
+    }
     let mut options = options(tree.path());
     let (totals, _) = run(&options);
     assert_eq!((totals.failed, totals.not_built), (2, 2));

@@ -73,7 +73,7 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
             "the recorded request has {key}, which this comparison does not know"
         )));
     }
-    let request = request_of(g, &b.stage("e2e/source_audio.safetensors")?, keys)?;
+    let request = request_of(b, g, keys)?;
     let mut engine = Engine::open(EngineOptions {
         checkpoints: b.checkpoints(),
         device: b.device(),
@@ -128,14 +128,14 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
     waveform(g, r, &audio)
 }
 
-fn request_of(g: &Golden, audio: &Golden, keys: &Map<String, Value>) -> Result<SongRequest> {
+fn request_of(b: &Bench, g: &Golden, keys: &Map<String, Value>) -> Result<SongRequest> {
     let text = |key: &str| keys.get(key).and_then(Value::as_str).map(str::to_owned);
     let model = g.params.get("model").and_then(Value::as_str);
     let model = model.ok_or_else(|| Error::Corrupt("the header names no model".into()))?;
     let number = |key: &str| keys.get(key).and_then(Value::as_f64);
     let task = text("task_type").unwrap_or_else(|| "text2music".into());
     let recording = |key: &str, name: &str| match keys.get(key).is_some_and(|v| !v.is_null()) {
-        true => recorded(audio, name).map(Some),
+        true => recorded(&b.stage("e2e/source_audio.safetensors")?, name).map(Some),
         false => Ok(None),
     };
     Ok(SongRequest {
