@@ -8,9 +8,7 @@ use engine::models::config::{DitConfig, LmConfig, TextConfig, VaeConfig};
 use engine::models::layout::{self, Named};
 use engine::program::{Math, WeightDecl, WeightForm};
 use engine::sample::noise::NoiseKind;
-use engine::song::{
-    Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Sampling, Solver, SongRequest,
-};
+use engine::song::{Engine, EngineOptions, Metas, NoWatch, Sampling, SongRequest};
 use engine::weights::{Checkpoint, Silence, WeightStore, demo::demo};
 use engine::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
@@ -19,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tests::requests::plain_sampling;
 
 fn goldens(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -52,17 +51,8 @@ fn song(tree: &Path, model: &str) -> Result<Vec<f32>> {
             model,
             vec![3],
             Sampling {
-                steps: 2,
-                shift: 3.0,
-                timesteps: None,
-                method: Method::Ode,
-                solver: Solver::Euler,
                 guidance_scale: 7.0,
-                guidance: Guidance::Apg,
-                guidance_interval: (0.0, 1.0),
-                dcw: None,
-                velocity_norm_threshold: 0.0,
-                velocity_ema_factor: 0.0,
+                ..plain_sampling(2)
             },
         )
     };

@@ -7,15 +7,15 @@ use engine::program::Math;
 use engine::sample::logits::TokenSampling;
 use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Composed, DescribeRequest, Engine, EngineOptions, Facts, Guidance, Metas, Method, NoWatch,
-    Planning, Recording, Sampling, Solver, SongRequest, Stage, StageTimes, Subject, Task, Watch,
-    Wish,
+    Composed, DescribeRequest, Engine, EngineOptions, Facts, Metas, NoWatch, Planning, Recording,
+    SongRequest, Stage, StageTimes, Subject, Task, Watch, Wish,
 };
 use engine::text::{LANGUAGES, prompt};
 use engine::{Error, Result};
 use std::cell::{Cell, RefCell};
 use std::path::Path;
 use std::sync::Arc;
+use tests::requests::plain_sampling;
 
 fn engine() -> Engine {
     let backend = CpuBackend::new(2, None).expect("the processor opens");
@@ -66,23 +66,7 @@ fn request(planning: Planning) -> SongRequest {
         language: "en".into(),
         duration_s: Some(10.0),
         planning: Some(planning),
-        ..SongRequest::new(
-            "acestep-v15-turbo",
-            vec![5],
-            Sampling {
-                steps: 1,
-                shift: 3.0,
-                timesteps: None,
-                method: Method::Ode,
-                solver: Solver::Euler,
-                guidance_scale: 1.0,
-                guidance: Guidance::Apg,
-                guidance_interval: (0.0, 1.0),
-                dcw: None,
-                velocity_norm_threshold: 0.0,
-                velocity_ema_factor: 0.0,
-            },
-        )
+        ..SongRequest::new("acestep-v15-turbo", vec![5], plain_sampling(1))
     }
 }
 

@@ -16,13 +16,14 @@ use engine::sample::noise::StepNoise;
 use engine::sample::repaint::Repaint;
 use engine::sample::{schedule, wavelet};
 use engine::song::encode::TextEncoder;
-use engine::song::{Guidance, Method, NoWatch, Sampling, Solver};
+use engine::song::{Guidance, NoWatch, Sampling, Solver};
 use hashed::{
     LOOP, Model, PASS, backend, close, close_to, hashed, numbers, recorded, run, store, vae_weight,
     weight,
 };
 use serde_json::json;
 use std::path::Path;
+use tests::requests::plain_sampling;
 
 #[test]
 fn hash_is_the_recorded_one() {
@@ -185,22 +186,6 @@ fn default_dcw() -> Dcw {
     }
 }
 
-fn plain_sampling() -> Sampling {
-    Sampling {
-        steps: 0,
-        shift: 1.0,
-        timesteps: None,
-        method: Method::Ode,
-        solver: Solver::Euler,
-        guidance_scale: 7.0,
-        guidance: Guidance::Apg,
-        guidance_interval: (0.0, 1.0),
-        dcw: None,
-        velocity_norm_threshold: 0.0,
-        velocity_ema_factor: 0.0,
-    }
-}
-
 fn with_ones(source: &[f32]) -> Vec<f32> {
     source
         .chunks_exact(64)
@@ -211,7 +196,11 @@ fn with_ones(source: &[f32]) -> Vec<f32> {
 /// Runs a loop over two items of eleven frames.
 fn sample(m: &Model, v: &Variant) -> Vec<f32> {
     const N: usize = 2 * 11 * 64;
-    let mut sampling = plain_sampling();
+    let mut sampling = Sampling {
+        shift: 1.0,
+        guidance_scale: 7.0,
+        ..plain_sampling(0)
+    };
     sampling.dcw = v.dcw.then(default_dcw);
     (v.sampling)(&mut sampling);
     let mut times = if m.config.is_turbo {

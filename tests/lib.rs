@@ -7,4 +7,5 @@ pub mod fake;
 pub mod model_cases;
 pub mod random;
 pub mod reference;
+pub mod requests;
 pub mod run;

@@ -5,12 +5,13 @@ use engine::backend::{Backend, Bound, Buffer, Caps, Device, HostBytes, Ready};
 use engine::program::{Dcw, DcwMode, Math, Op, Program};
 use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Engine, EngineOptions, Guidance, Metas, Method, NoWatch, Sampling, Solver, Song, SongRequest,
-    Stage, StageTimes, Watch,
+    Engine, EngineOptions, Metas, Method, NoWatch, Sampling, Song, SongRequest, Stage, StageTimes,
+    Watch,
 };
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tests::requests::plain_sampling;
 
 fn engine(threads: usize, math: Math) -> Engine {
     let backend = CpuBackend::new(threads, None).expect("the CPU backend opens");
@@ -43,22 +44,14 @@ fn request(model: &str, seeds: &[u64]) -> SongRequest {
             model,
             seeds.to_vec(),
             Sampling {
-                steps: 4,
-                shift: 3.0,
-                timesteps: None,
-                method: Method::Ode,
-                solver: Solver::Euler,
                 guidance_scale: 7.0,
-                guidance: Guidance::Apg,
-                guidance_interval: (0.0, 1.0),
                 dcw: Some(Dcw {
                     mode: DcwMode::Double,
                     low: 0.05,
                     high: 0.02,
                     filter: vec![std::f32::consts::FRAC_1_SQRT_2; 2],
                 }),
-                velocity_norm_threshold: 0.0,
-                velocity_ema_factor: 0.0,
+                ..plain_sampling(4)
             },
         )
     }

@@ -7,11 +7,12 @@ use engine::program::Math;
 use engine::sample::noise::NoiseKind;
 use engine::song::task::TASKS;
 use engine::song::{
-    ChunkMask, Engine, EngineOptions, Freedom, Guidance, Method, NoWatch, Output, Recording,
-    Repainting, Retake, Sampling, Solver, Song, SongRequest, Task, Tracks,
+    ChunkMask, Engine, EngineOptions, Freedom, NoWatch, Output, Recording, Repainting, Retake,
+    Song, SongRequest, Task, Tracks,
 };
 use engine::{Error, Result};
 use std::sync::Arc;
+use tests::requests::plain_sampling;
 
 const RATE: usize = 48_000;
 
@@ -46,19 +47,6 @@ fn chord(seconds: f64) -> Arc<Vec<f32>> {
 }
 
 fn request(task: Task, source: &Arc<Vec<f32>>) -> SongRequest {
-    let sampling = Sampling {
-        steps: 2,
-        shift: 3.0,
-        timesteps: None,
-        method: Method::Ode,
-        solver: Solver::Euler,
-        guidance_scale: 1.0,
-        guidance: Guidance::Apg,
-        guidance_interval: (0.0, 1.0),
-        dcw: None,
-        velocity_norm_threshold: 0.0,
-        velocity_ema_factor: 0.0,
-    };
     SongRequest {
         caption: "upbeat pop".into(),
         task,
@@ -69,7 +57,7 @@ fn request(task: Task, source: &Arc<Vec<f32>>) -> SongRequest {
             normalize_db: None,
             ..Output::default()
         },
-        ..SongRequest::new("acestep-v15-turbo", vec![5], sampling)
+        ..SongRequest::new("acestep-v15-turbo", vec![5], plain_sampling(2))
     }
 }
 
@@ -162,6 +150,11 @@ fn repainting_keeps_every_sample_outside_of_the_fade() {
     let (start, end) = (3 * RATE - fade, 5 * RATE + fade);
     assert_eq!(pcm[..start * CHANNELS], source[..start * CHANNELS]);
     assert_eq!(pcm[end * CHANNELS..], source[end * CHANNELS..]);
+    // The fade holds some of both, and the part nothing of the recording.
+    for fade in [start..3 * RATE, 5 * RATE..end] {
+        let fade = fade.start * CHANNELS..fade.end * CHANNELS;
+        assert_ne!(pcm[fade.clone()], source[fade]);
+    }
     let inside = 3 * RATE * CHANNELS..5 * RATE * CHANNELS;
     assert_ne!(pcm[inside.clone()], source[inside]);
     no_seam(

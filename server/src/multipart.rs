@@ -176,7 +176,7 @@ impl Reader<'_> {
         let is_known = UPLOADS.contains(&name.as_str());
         let is_first = self.form.files.iter().all(|file| file.name != name);
         let mut file = match self.dir.filter(|_| is_known && is_first) {
-            Some(dir) => Some(create(dir, &name, file_name)?),
+            Some(dir) => Some(create(dir, &name, file_name).await?),
             None => None,
         };
         let mut size = 0;
@@ -232,7 +232,11 @@ impl Reader<'_> {
 
 /// A new file for an upload. Of the client's name only the last ending is taken over, letters and
 /// digits of it.
-fn create(dir: &Path, name: &str, file_name: &str) -> Result<(tokio::fs::File, TempPath), Refused> {
+async fn create(
+    dir: &Path,
+    name: &str,
+    file_name: &str,
+) -> Result<(tokio::fs::File, TempPath), Refused> {
     let prefix = match name {
         "ref_audio" | "reference_audio" => "ref_audio_",
         _ => "ctx_audio_",
@@ -240,11 +244,18 @@ fn create(dir: &Path, name: &str, file_name: &str) -> Result<(tokio::fs::File, T
     let ending = Path::new(file_name).extension().and_then(|e| e.to_str());
     let plain = |e: &&str| e.len() <= 8 && e.bytes().all(|b| b.is_ascii_alphanumeric());
     let suffix = ending.filter(plain).map(|e| format!(".{e}"));
-    let file = tempfile::Builder::new()
-        .prefix(prefix)
-        .suffix(suffix.as_deref().unwrap_or_default())
-        .tempfile_in(dir)
-        .map_err(not_stored)?;
+    let dir = dir.to_path_buf();
+    // A disk may take its time; other requests do not wait for it.
+    let created = tokio::task::spawn_blocking(move || {
+        tempfile::Builder::new()
+            .prefix(prefix)
+            .suffix(suffix.as_deref().unwrap_or_default())
+            .tempfile_in(dir)
+    });
+    let file = match created.await {
+        Ok(file) => file.map_err(not_stored)?,
+        Err(broken) => return Err(not_stored(std::io::Error::other(broken))),
+    };
     let (file, path) = file.into_parts();
     Ok((tokio::fs::File::from_std(file), path))
 }

@@ -191,13 +191,13 @@ fn snake_weights(b: &mut Builder, name: &str, c: usize) -> (Val, Val) {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::backend::cpu::CpuBackend;
     use crate::backend::{HostData, NoWeights, run_once};
     use std::path::Path;
 
-    fn config(ratios: &[usize]) -> VaeConfig {
+    pub(in crate::models) fn config(ratios: &[usize]) -> VaeConfig {
         let text = serde_json::json!({
             "channel_multiples": vec![1; ratios.len()], "decoder_channels": 1,
             "decoder_input_channels": 1, "downsampling_ratios": ratios,
@@ -206,10 +206,9 @@ mod tests {
         VaeConfig::parse(&text.to_string(), Path::new("config.json")).unwrap()
     }
 
-    /// Frames on either side of a frame that change its samples, by trying. Every matrix is made
-    /// an input of ones and every vector one of zeros: silence stays zero, and nothing cancels.
-    fn tried(c: &VaeConfig, frames: usize) -> usize {
-        let mut program = vae_decoder(c, Math::F32, frames).unwrap();
+    /// Makes every weight an input, a matrix of ones and a vector of zeros: silence stays zero,
+    /// and nothing cancels.
+    pub(in crate::models) fn ones(program: &mut Program) -> Vec<(String, Vec<f32>)> {
         let mut ones = Vec::new();
         for info in &mut program.vals {
             if let crate::program::ValKind::Weight(decl) = &info.kind {
@@ -220,6 +219,13 @@ mod tests {
                 info.kind = crate::program::ValKind::Input(name);
             }
         }
+        ones
+    }
+
+    /// Frames on either side of a frame that change its samples, by trying.
+    fn tried(c: &VaeConfig, frames: usize) -> usize {
+        let mut program = vae_decoder(c, Math::F32, frames).unwrap();
+        let ones = ones(&mut program);
         let cpu = CpuBackend::new(1, None).unwrap();
         let audio = |i: usize| {
             let mut latents = vec![0f32; frames];

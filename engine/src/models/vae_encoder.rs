@@ -67,33 +67,13 @@ mod tests {
     use super::*;
     use crate::backend::cpu::CpuBackend;
     use crate::backend::{HostData, NoWeights, run_once};
-    use crate::program::{DType, ValKind};
-    use std::path::Path;
+    use crate::models::vae::tests::{config, ones};
 
-    fn config(ratios: &[usize]) -> VaeConfig {
-        let text = serde_json::json!({
-            "channel_multiples": vec![1; ratios.len()], "decoder_channels": 1,
-            "decoder_input_channels": 1, "downsampling_ratios": ratios,
-            "encoder_hidden_size": 2
-        });
-        VaeConfig::parse(&text.to_string(), Path::new("config.json")).unwrap()
-    }
-
-    /// Frames on either side of a frame whose samples change it, by trying. Every matrix is made
-    /// an input of ones and every vector one of zeros: silence stays zero, and nothing cancels.
+    /// Frames on either side of a frame whose samples change it, by trying.
     fn tried(c: &VaeConfig, frames: usize) -> usize {
         let samples = frames * c.hop();
         let mut program = vae_encoder(c, Math::F32, samples).unwrap();
-        let mut ones = Vec::new();
-        for info in &mut program.vals {
-            if let ValKind::Weight(decl) = &info.kind {
-                let name = decl.name.clone();
-                let value = if info.shape.len() > 1 { 1.0 } else { 0.0 };
-                ones.push((name.clone(), vec![value; info.len()]));
-                info.dtype = DType::F32;
-                info.kind = ValKind::Input(name);
-            }
-        }
+        let ones = ones(&mut program);
         let cpu = CpuBackend::new(1, None).unwrap();
         let middle = frames / 2;
         let heard = |frame: &usize| {

@@ -57,10 +57,13 @@ impl Chooser {
         } = logits;
         self.work.clear();
         self.work.extend_from_slice(conditional);
-        self.places.clear();
-        let places = written.iter().map(|id| id.wrapping_sub(first));
-        self.places.extend(places);
-        penalize(&mut self.work, &self.places, self.how.repetition_penalty);
+        // Off by default, and then not worth a walk over all that was written.
+        if self.how.repetition_penalty != 1.0 {
+            self.places.clear();
+            let places = written.iter().map(|id| id.wrapping_sub(first));
+            self.places.extend(places);
+            penalize(&mut self.work, &self.places, self.how.repetition_penalty);
+        }
         if let Some(unconditional) = unconditional {
             guide(&mut self.work, unconditional, self.how.guidance);
         }

@@ -162,8 +162,7 @@ impl Engine {
         if let Some(part) = &part {
             pcm = part.pad(pcm);
         }
-        let encoder = self.vae()?.encoder(self.backend(), self.math())?;
-        let latents = encoder.latents(&pcm, watch)?;
+        let latents = self.encode(&pcm, watch)?;
         let frames = (pcm.len() / CHANNELS / HOP).max(MIN_FRAMES);
         let region = part.as_ref().map(|part| part.frames(frames));
         let shown = match row.source {
@@ -205,8 +204,7 @@ impl Engine {
         if matches!(reference, Recording::File(_)) {
             clip = Arc::new(reference_clip(&clip, dit.config.timbre_fix_frame * HOP));
         }
-        let encoder = self.vae()?.encoder(self.backend(), self.math())?;
-        let latents = encoder.latents(&clip, watch)?;
+        let latents = self.encode(&clip, watch)?;
         let frames = latents.len() / dit.config.timbre_hidden_dim;
         let encoder = dit.encoder(self.backend(), self.math());
         encoder.timbre(&latents, frames)

@@ -4,7 +4,8 @@
 //! metadata the user left open. The second writes the codes of every song from the finished
 //! metadata, each song in two rows of one batch, conditional and unconditional.
 //!
-//! What a song gets depends on the request and its own seed, not on the songs beside it.
+//! The codes of a song depend on the finished metadata and its own seed, not on the songs beside
+//! it. The metadata is one for all songs, drawn with the first seed.
 
 use super::choose::{Chooser, Logits};
 use super::describe::Facts;

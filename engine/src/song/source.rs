@@ -8,15 +8,6 @@ use crate::error::{Error, Result};
 use std::path::Path;
 use std::sync::Arc;
 
-/// A recording and what the autoencoder makes of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Source {
-    /// Interleaved stereo at 48 kHz.
-    pub pcm: Arc<Vec<f32>>,
-    /// Latents `(T, C)`, 25 frames per second.
-    pub latents: Vec<f32>,
-}
-
 /// Reads a file as [`Engine::read_recording`] will, and drops it: what is wrong with it is known
 /// before its turn has come.
 ///
@@ -78,23 +69,22 @@ impl Engine {
         self.codes_of_recording(&request.model, recording, watch)
     }
 
-    /// Reads a file and encodes it. The autoencoder must be loaded ([`Engine::load`]).
+    /// Latents `(T, C)` of interleaved `pcm`, 25 frames per second. The autoencoder must be loaded
+    /// ([`Engine::load`]).
     ///
     /// # Errors
-    /// Those of [`Engine::read_recording`]; [`Error::Request`] for one that is shorter than a
-    /// frame; [`Error::Missing`] when the checkpoint has no encoder.
-    pub fn read_source(&self, path: &Path, watch: &dyn Watch) -> Result<Source> {
-        let pcm = self.read_recording(&Recording::File(path.to_path_buf()), watch)?;
+    /// [`Error::Request`] for a recording that is shorter than a frame; [`Error::Missing`] when
+    /// the checkpoint has no encoder.
+    pub fn encode(&self, pcm: &[f32], watch: &dyn Watch) -> Result<Vec<f32>> {
         let encoder = self.vae()?.encoder(self.backend(), self.math())?;
-        let latents = encoder.latents(&pcm, watch)?;
-        Ok(Source { pcm, latents })
+        encoder.latents(pcm, watch)
     }
 
     /// Audio codes of a file, five per second, as the diffusion model `model` understands them;
     /// loads what that needs.
     ///
     /// # Errors
-    /// Those of [`Engine::load`] and [`Engine::read_source`].
+    /// Those of [`Engine::load`], [`Engine::read_recording`] and [`Engine::encode`].
     pub fn codes_of_audio(
         &mut self,
         model: &str,
@@ -112,8 +102,7 @@ impl Engine {
     ) -> Result<Vec<u32>> {
         self.load(model, watch)?;
         let pcm = self.read_recording(recording, watch)?;
-        let encoder = self.vae()?.encoder(self.backend(), self.math())?;
-        let latents = encoder.latents(&pcm, watch)?;
+        let latents = self.encode(&pcm, watch)?;
         let (dit, _) = self.dit(model)?;
         dit.encode_codes(self.backend(), &latents)
     }
