@@ -193,15 +193,19 @@ fn with_ones(source: &[f32]) -> Vec<f32> {
         .collect()
 }
 
+fn sampling_of(v: &Variant) -> Sampling {
+    Sampling {
+        shift: 1.0,
+        guidance_scale: 7.0,
+        dcw: v.dcw.then(default_dcw),
+        ..plain_sampling(0)
+    }
+}
+
 /// Runs a loop over two items of eleven frames.
 fn sample(m: &Model, v: &Variant) -> Vec<f32> {
     const N: usize = 2 * 11 * 64;
-    let mut sampling = Sampling {
-        shift: 1.0,
-        guidance_scale: 7.0,
-        ..plain_sampling(0)
-    };
-    sampling.dcw = v.dcw.then(default_dcw);
+    let mut sampling = sampling_of(v);
     (v.sampling)(&mut sampling);
     let mut times = if m.config.is_turbo {
         schedule::turbo(v.steps, v.shift, None)
