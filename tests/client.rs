@@ -192,3 +192,12 @@ pub fn finished(addr: SocketAddr, id: &str) -> Value {
         Some(query(addr, id)).filter(|entry| entry["status"] != 0)
     })
 }
+
+/// Bytes of samples in a 16-bit WAV file, as its data chunk says; what is told of the song is
+/// behind them.
+pub fn wav_data(file: &[u8]) -> usize {
+    match file.get(36..44) {
+        Some([b'd', b'a', b't', b'a', a, b, c, d]) => u32::from_le_bytes([*a, *b, *c, *d]) as usize,
+        _ => panic!("a WAV file starts with its format and its samples"),
+    }
+}

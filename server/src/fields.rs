@@ -168,6 +168,8 @@ fields! {
     fade_in_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-in";
     fade_out_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-out";
     mp3_bitrate: Text = "128k", [], (), [], "128k, 192k, 256k or 320k";
+    opus_bitrate: Text = "128k", [], (32.0 to 510.0), [], "32k to 510k";
+    aac_bitrate: Text = "192k", [], (64.0 to 320.0), [], "64k to 320k";
     mp3_sample_rate: Int = 48000, [], (), [], "48000";
 }
 

@@ -23,6 +23,7 @@ pub use tags::Tags;
 pub use write::write;
 
 use crate::error::{Error, Result};
+use std::ops::RangeInclusive;
 
 /// Decoded audio: stereo samples, left and right alternating, nominally within -1 to 1.
 #[derive(Debug, Clone, Copy)]
@@ -45,6 +46,21 @@ fn finite(x: f32) -> f32 {
     }
 }
 
+/// Bit rates of stereo Opus in kbit/s.
+pub const OPUS_KBPS: RangeInclusive<u16> = 32..=510;
+/// Opus is transparent for music in listening tests at this rate.
+pub const OPUS_DEFAULT_KBPS: u16 = 128;
+/// Bit rates of stereo AAC-LC in kbit/s.
+pub const AAC_KBPS: RangeInclusive<u16> = 64..=320;
+/// AAC unless something else is asked for.
+pub const AAC_DEFAULT_KBPS: u16 = 192;
+
+/// Kilobits per second as requests write them: `192k` or `192`.
+pub fn parse_kbps(text: &str) -> Option<u32> {
+    let text = text.trim().to_ascii_lowercase();
+    text.strip_suffix('k').unwrap_or(&text).parse().ok()
+}
+
 /// How a song is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AudioFormat {
@@ -54,17 +70,17 @@ pub enum AudioFormat {
     Wav32,
     /// FLAC of 16 bits.
     Flac,
-    /// Opus in Ogg at 128 kbit/s.
-    Opus,
-    /// AAC-LC in ADTS at 192 kbit/s.
-    Aac,
+    /// Opus in Ogg at so many kbit/s on average, within [`OPUS_KBPS`].
+    Opus(u16),
+    /// AAC-LC in ADTS at so many kbit/s on average, within [`AAC_KBPS`].
+    Aac(u16),
     /// MPEG layer III at a constant bit rate.
     Mp3(Mp3),
 }
 
 impl AudioFormat {
-    /// A format by the name that requests use (any case, blanks around it ignored). MP3 gets its
-    /// default bit rate and sample rate.
+    /// A format by the name that requests use (any case, blanks around it ignored), with the
+    /// default bit rate.
     ///
     /// # Errors
     /// [`Error::Request`] when the name is unknown.
@@ -74,8 +90,8 @@ impl AudioFormat {
             "wav32" => Ok(AudioFormat::Wav32),
             "mp3" => Ok(AudioFormat::Mp3(Mp3::default())),
             "flac" => Ok(AudioFormat::Flac),
-            "opus" => Ok(AudioFormat::Opus),
-            "aac" => Ok(AudioFormat::Aac),
+            "opus" => Ok(AudioFormat::Opus(OPUS_DEFAULT_KBPS)),
+            "aac" => Ok(AudioFormat::Aac(AAC_DEFAULT_KBPS)),
             other => Err(Error::Request(format!(
                 "audio format {other:?} is unknown; use mp3, flac, opus, aac, wav or wav32"
             ))),
@@ -88,8 +104,8 @@ impl AudioFormat {
             AudioFormat::Wav => "wav",
             AudioFormat::Wav32 => "wav32",
             AudioFormat::Flac => "flac",
-            AudioFormat::Opus => "opus",
-            AudioFormat::Aac => "aac",
+            AudioFormat::Opus(_) => "opus",
+            AudioFormat::Aac(_) => "aac",
             AudioFormat::Mp3(_) => "mp3",
         }
     }
@@ -99,8 +115,8 @@ impl AudioFormat {
         match self {
             AudioFormat::Wav | AudioFormat::Wav32 => "wav",
             AudioFormat::Flac => "flac",
-            AudioFormat::Opus => "opus",
-            AudioFormat::Aac => "aac",
+            AudioFormat::Opus(_) => "opus",
+            AudioFormat::Aac(_) => "aac",
             AudioFormat::Mp3(_) => "mp3",
         }
     }
@@ -110,8 +126,8 @@ impl AudioFormat {
         match self {
             AudioFormat::Wav | AudioFormat::Wav32 => "audio/wav",
             AudioFormat::Flac => "audio/flac",
-            AudioFormat::Opus => "audio/ogg",
-            AudioFormat::Aac => "audio/aac",
+            AudioFormat::Opus(_) => "audio/ogg",
+            AudioFormat::Aac(_) => "audio/aac",
             AudioFormat::Mp3(_) => "audio/mpeg",
         }
     }
@@ -121,6 +137,13 @@ impl AudioFormat {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn bit_rates_are_read() {
+        assert_eq!(parse_kbps(" 192K "), Some(192));
+        assert_eq!(parse_kbps("64"), Some(64));
+        assert!(["", "k", "-1", "1.5k", "fast"].map(parse_kbps) == [None; 5]);
+    }
 
     #[test]
     fn formats_by_name() {

@@ -2,7 +2,7 @@
 //! how many samples the encoder added at both ends: without it a song would not loop or join
 //! without a gap, and would come back longer than it was.
 
-use super::{CHANNELS, Pcm, finite};
+use super::{CHANNELS, Pcm, finite, parse_kbps};
 use crate::error::{Error, Result};
 use mp3lame_encoder::{Bitrate, Builder, DualPcm, Encoder, FlushGap, Mode, Quality};
 use std::io;
@@ -32,8 +32,8 @@ impl Mp3 {
     /// # Errors
     /// [`Error::Request`] when MPEG-1 layer III has no such rate.
     pub fn new(bitrate: &str, rate: u32) -> Result<Self> {
-        let text = bitrate.trim().to_ascii_lowercase();
-        let kbps = text.strip_suffix('k').unwrap_or(&text).parse().unwrap_or(0);
+        let kbps = parse_kbps(bitrate).and_then(|k| u16::try_from(k).ok());
+        let kbps = kbps.unwrap_or(0);
         if lame_bitrate(kbps).is_none() {
             return Err(Error::Request(format!(
                 "mp3 bit rate {bitrate:?} does not exist; use 128k, 160k, 192k, 224k, 256k or 320k"

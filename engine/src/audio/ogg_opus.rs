@@ -14,15 +14,13 @@ const FRAME: usize = 960;
 const PAGE: usize = 50;
 /// Largest packet of 20 ms.
 const PACKET: usize = 1275;
-/// Bits per second on average: transparent for music in listening tests.
-const BITS: u32 = 128_000;
 /// Tells the streams of a file apart; there is one.
 const SERIAL: u32 = 1;
 
-/// The whole file; `comments` is a block of Vorbis comments.
-pub(super) fn encode(pcm: Pcm, comments: &[u8]) -> io::Result<Vec<u8>> {
+/// The whole file at `kbps` on average; `comments` is a block of Vorbis comments.
+pub(super) fn encode(pcm: Pcm, kbps: u16, comments: &[u8]) -> io::Result<Vec<u8>> {
     let mut encoder = Encoder::builder(RATE, Channels::Stereo, Application::Audio)
-        .bitrate(Bitrate::Bits(BITS))
+        .bitrate(Bitrate::Bits(u32::from(kbps) * 1000))
         .vbr(true)
         .complexity(10)
         .build()
@@ -98,7 +96,7 @@ mod tests {
     use crate::song::NoWatch;
 
     fn round_trip(samples: &[f32], rate: u32) -> Vec<f32> {
-        let file = encode(Pcm { samples, rate }, &vorbis_comments(None)).unwrap();
+        let file = encode(Pcm { samples, rate }, 128, &vorbis_comments(None)).unwrap();
         read::read_bytes(file, "song", 60.0, &NoWatch).unwrap()
     }
 
@@ -136,15 +134,27 @@ mod tests {
             samples: &samples,
             rate: 48_000,
         };
-        let file = encode(pcm, &vorbis_comments(None)).unwrap();
+        let file = encode(pcm, 128, &vorbis_comments(None)).unwrap();
         let pages = file.windows(4).enumerate().filter(|(_, w)| *w == b"OggS");
         let positions: Vec<u64> = pages
             .map(|(at, _)| u64::from_le_bytes(file[at + 6..at + 14].try_into().unwrap()))
             .collect();
         let end = 3 * 48_000 + 312;
         assert_eq!(positions, [0, 0, 48_000, 96_000, 144_000, end]);
-        // About the bit rate that was asked for.
-        let kbps = file.len() as f64 * 8.0 / 3.0 / 1000.0;
-        assert!((90.0..170.0).contains(&kbps), "{kbps}");
+    }
+
+    #[test]
+    fn the_bit_rate_is_about_that_which_was_asked_for() {
+        let samples = chord(48_000 * 3, 48_000);
+        let pcm = Pcm {
+            samples: &samples,
+            rate: 48_000,
+        };
+        for wanted in [32, 128, 510] {
+            let file = encode(pcm, wanted, &vorbis_comments(None)).unwrap();
+            let kbps = file.len() as f64 * 8.0 / 3.0 / 1000.0;
+            let share = kbps / f64::from(wanted);
+            assert!((0.7..1.35).contains(&share), "{kbps} of {wanted}");
+        }
     }
 }

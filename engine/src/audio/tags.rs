@@ -1,4 +1,5 @@
-//! What a file says about its song: ID3v2.4 for MP3, Vorbis comments for FLAC and Opus.
+//! What a file says about its song: ID3v2.4 for MP3 and AAC, Vorbis comments for FLAC and Opus,
+//! an INFO list for WAV.
 
 use super::id3;
 
@@ -75,6 +76,44 @@ pub(super) fn id3_tag(tags: &Tags) -> Vec<u8> {
     id3::tag(&frames)
 }
 
+/// The same as a RIFF chunk: a list of texts, which end with a zero and fill whole words
+/// (Microsoft and IBM, "Multimedia Programming Interface and Data Specifications 1.0"). The list
+/// knows no names but its own, so that seed and model stand in the comment, and lyrics in none.
+pub(super) fn info_list(tags: &Tags) -> Vec<u8> {
+    let Tags {
+        title,
+        prompt,
+        seed,
+        model,
+        ..
+    } = tags;
+    let comment = format!("{prompt}\nseed={seed}\nmodel={model}");
+    let mut list = b"INFO".to_vec();
+    for (id, text) in [
+        (b"INAM", title.as_str()),
+        (b"ICMT", comment.trim_start()),
+        (b"ISFT", VENDOR),
+    ] {
+        // A zero within would end the text early.
+        let text = text.replace('\0', " ");
+        if !text.is_empty() {
+            chunk(&mut list, id, &[text.as_bytes(), &[0]].concat());
+        }
+    }
+    let mut out = Vec::new();
+    chunk(&mut out, b"LIST", &list);
+    out
+}
+
+fn chunk(to: &mut Vec<u8>, id: &[u8; 4], content: &[u8]) {
+    to.extend(id);
+    to.extend((content.len() as u32).to_le_bytes());
+    to.extend(content);
+    if !content.len().is_multiple_of(2) {
+        to.push(0);
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {
@@ -93,6 +132,9 @@ mod tests {
 
     /// What a reader of files finds, as names and values.
     fn read(path: &Path) -> Vec<(String, String)> {
+        if path.ends_with("wav") || path.ends_with("wav32") {
+            return info_of(&std::fs::read(path).unwrap());
+        }
         let file = Box::new(std::fs::File::open(path).unwrap());
         let stream = MediaSourceStream::new(file, Default::default());
         let mut reader = symphonia::default::get_probe()
@@ -109,6 +151,28 @@ mod tests {
         }
         if let Some(revision) = metadata.current() {
             keep(revision);
+        }
+        found
+    }
+
+    /// The texts of an INFO list at the end of a file, whose chunks must fill it.
+    fn info_of(file: &[u8]) -> Vec<(String, String)> {
+        let size = |at: usize| u32::from_le_bytes(file[at..at + 4].try_into().unwrap()) as usize;
+        assert_eq!(size(4) + 8, file.len());
+        let (mut at, mut found) = (12, Vec::new());
+        while at < file.len() {
+            let (id, bytes) = (&file[at..at + 4], size(at + 4));
+            at += 8;
+            if id == b"LIST" {
+                assert_eq!(&file[at..at + 4], b"INFO");
+                at += 4;
+                continue;
+            }
+            if matches!(id, b"INAM" | b"ICMT" | b"ISFT") {
+                let text = String::from_utf8(file[at..at + bytes - 1].to_vec()).unwrap();
+                found.push((String::from_utf8_lossy(id).into_owned(), text));
+            }
+            at += bytes.next_multiple_of(2);
         }
         found
     }
@@ -131,20 +195,27 @@ mod tests {
             rate: 48_000,
         };
         let tags = tags();
-        for name in ["flac", "opus", "mp3"] {
+        for name in ["flac", "opus", "mp3", "aac", "wav", "wav32"] {
             let path = dir.path().join(name);
             let format = AudioFormat::parse(name).unwrap();
             write(&path, pcm, format, Some(&tags)).unwrap();
             let found = read(&path);
             let seed = tags.seed.to_string();
-            for value in [&tags.title, &tags.prompt, &tags.lyrics, &seed, &tags.model] {
+            let comment = format!("{}\nseed={seed}\nmodel={}", tags.prompt, tags.model);
+            let values = match name {
+                "wav" | "wav32" => vec![&tags.title, &comment],
+                _ => vec![&tags.title, &tags.prompt, &tags.lyrics, &seed, &tags.model],
+            };
+            for value in values {
                 assert!(
                     found.iter().any(|(_, v)| v == value),
                     "{name}: {value} in {found:?}"
                 );
             }
             let back = crate::audio::read::read(&path, 9.0, &NoWatch).unwrap();
-            assert_eq!(back.len(), pcm.samples.len(), "{name}");
+            // Whole frames of AAC.
+            let more = if name == "aac" { 2 * 128 } else { 0 };
+            assert_eq!(back.len(), pcm.samples.len() + more, "{name}");
         }
     }
 

@@ -1,7 +1,8 @@
-//! WAV: 16-bit integers for players, 32-bit floats for further work.
+//! WAV: 16-bit integers for players, 32-bit floats for further work. What is told of the song
+//! stands behind the samples, where it is in no reader's way.
 
 use super::{CHANNELS, Pcm};
-use std::io::{self, Seek, Write};
+use std::io::{self, Seek, SeekFrom, Write};
 
 /// A sample in 16 bits: full scale is 32767, halves round away from zero, what exceeds the range
 /// is clipped.
@@ -10,21 +11,35 @@ pub(super) fn to_i16(x: f32) -> i16 {
 }
 
 /// Writes 16-bit samples.
-pub(super) fn write_i16(to: impl Write + Seek, pcm: Pcm) -> io::Result<()> {
-    let mut writer = writer(to, pcm, 16, hound::SampleFormat::Int)?;
+pub(super) fn write_i16(mut to: impl Write + Seek, pcm: Pcm, info: &[u8]) -> io::Result<()> {
+    let mut writer = writer(&mut to, pcm, 16, hound::SampleFormat::Int)?;
     for &x in pcm.samples {
         writer.write_sample(to_i16(x)).map_err(io_error)?;
     }
-    writer.finalize().map_err(io_error)
+    writer.finalize().map_err(io_error)?;
+    append(to, info)
+}
+
+/// Puts a chunk behind the last one; the size of the whole file stands in its header.
+fn append(mut to: impl Write + Seek, chunk: &[u8]) -> io::Result<()> {
+    if chunk.is_empty() {
+        return Ok(());
+    }
+    let end = to.seek(SeekFrom::End(0))? + chunk.len() as u64;
+    to.write_all(chunk)?;
+    to.seek(SeekFrom::Start(4))?;
+    let behind_header = u32::try_from(end - 8).map_err(io::Error::other)?;
+    to.write_all(&behind_header.to_le_bytes())
 }
 
 /// Writes the samples as they are.
-pub(super) fn write_f32(to: impl Write + Seek, pcm: Pcm) -> io::Result<()> {
-    let mut writer = writer(to, pcm, 32, hound::SampleFormat::Float)?;
+pub(super) fn write_f32(mut to: impl Write + Seek, pcm: Pcm, info: &[u8]) -> io::Result<()> {
+    let mut writer = writer(&mut to, pcm, 32, hound::SampleFormat::Float)?;
     for &x in pcm.samples {
         writer.write_sample(x).map_err(io_error)?;
     }
-    writer.finalize().map_err(io_error)
+    writer.finalize().map_err(io_error)?;
+    append(to, info)
 }
 
 fn writer<W: Write + Seek>(
@@ -66,6 +81,7 @@ mod tests {
                 samples: &samples,
                 rate: 48_000,
             },
+            &[],
         )
         .unwrap();
         file.set_position(0);
@@ -86,6 +102,7 @@ mod tests {
                 samples: &samples,
                 rate: 44_100,
             },
+            &[],
         )
         .unwrap();
         file.set_position(0);

@@ -2,40 +2,17 @@
 
 use super::Outcome;
 use super::describe::{DescribeArgs, Material, Wanted, describe};
-use super::generate::{number, read_lyrics};
-use crate::fields::RawRequest;
+use super::texts::TextArgs;
 use engine::song::Subject;
 use engine::{Error, Result};
-use std::path::PathBuf;
 
 /// Flags of `format`.
 #[derive(Debug, clap::Args)]
 #[command(allow_negative_numbers = true)]
 pub struct Args {
-    /// Description of the music
-    #[arg(long, value_name = "TEXT")]
-    pub prompt: Option<String>,
-    /// Lyrics [default: instrumental]
-    #[arg(long, value_name = "TEXT", conflicts_with = "lyrics_file")]
-    pub lyrics: Option<String>,
-    /// File with the lyrics
-    #[arg(long, value_name = "FILE")]
-    pub lyrics_file: Option<PathBuf>,
-    /// Beats per minute, 30 to 300, instead of the model's
-    #[arg(long, value_name = "N")]
-    pub bpm: Option<i64>,
-    /// Key, for example "C major", instead of the model's
-    #[arg(long, value_name = "TEXT")]
-    pub key: Option<String>,
-    /// 2, 3, 4 or 6, instead of the model's
-    #[arg(long, value_name = "N")]
-    pub time_signature: Option<String>,
-    /// Length in seconds, 10 to 600, instead of the model's
-    #[arg(long, value_name = "SECONDS", value_parser = number)]
-    pub duration: Option<f64>,
-    /// Language code of the lyrics, instead of the model's
-    #[arg(long, value_name = "CODE")]
-    pub language: Option<String>,
+    /// Texts and metadata; what is given here stays as it is.
+    #[command(flatten)]
+    pub texts: TextArgs,
     /// What all descriptions have.
     #[command(flatten)]
     pub describe: DescribeArgs,
@@ -43,31 +20,22 @@ pub struct Args {
 
 /// Rewrites the texts and prints them.
 pub fn run(args: Args) -> Result<Outcome> {
-    let lyrics = read_lyrics(args.lyrics.as_ref(), args.lyrics_file.as_deref())?;
-    if args.prompt.is_none() && lyrics.is_none() {
+    let known = args.texts.request()?;
+    if known.prompt.is_none() && known.lyrics.is_none() {
         return Err(Error::Request(
             "nothing to rewrite: give --prompt, --lyrics or both".into(),
         ));
     }
     let (caption, words) = (
-        args.prompt.clone().unwrap_or_default(),
-        lyrics.clone().unwrap_or_default(),
+        known.prompt.clone().unwrap_or_default(),
+        known.lyrics.clone().unwrap_or_default(),
     );
     let wanted = Wanted {
         material: Material::Subject(Subject::Texts {
             caption: caption.clone(),
             lyrics: words.clone(),
         }),
-        known: RawRequest {
-            prompt: args.prompt,
-            lyrics,
-            bpm: args.bpm,
-            key_scale: args.key,
-            time_signature: args.time_signature,
-            audio_duration: args.duration,
-            vocal_language: args.language,
-            ..RawRequest::default()
-        },
+        known,
         temperature: 0.85,
     };
     let mut described = describe(wanted, &args.describe)?;

@@ -15,10 +15,14 @@ pub mod device;
 pub mod format;
 pub mod generate;
 pub mod lm;
+mod made;
 pub mod model;
+mod outputs;
+mod requests;
 pub mod sample;
 pub mod serve;
 mod task;
+mod texts;
 pub mod understand;
 pub mod verify;
 

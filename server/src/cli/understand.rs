@@ -1,7 +1,7 @@
 //! `acestep understand`: music in words.
 
 use super::describe::{DescribeArgs, Material, Wanted, describe};
-use super::generate::check_writable;
+use super::outputs::check_writable;
 use super::{Outcome, codes};
 use crate::fields::RawRequest;
 use engine::Result;

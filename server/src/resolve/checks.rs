@@ -95,6 +95,7 @@ pub fn flag(name: &str) -> String {
         "vocal_language" => "language",
         "key_scale" => "key",
         "audio_format" => "format",
+        "opus_bitrate" | "aac_bitrate" | "mp3_bitrate" => "bitrate",
         "audio_code_string" => "codes",
         "audio_cover_strength" => "cover-strength",
         other => other,

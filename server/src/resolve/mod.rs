@@ -15,7 +15,7 @@ use crate::fields::{RawRequest, Refusal};
 use crate::languages::LANGUAGES;
 use crate::seeds;
 use checks::Checks;
-use engine::audio::{AudioFormat, Mp3};
+use engine::audio::{self, AudioFormat, Mp3};
 use engine::song::{Metas, Output, SongRequest};
 
 /// What is known about the model that will run.
@@ -285,20 +285,42 @@ fn time_signature(said: &str, checks: &mut Checks) -> Result<Option<String>, Ref
 
 fn format(raw: &RawRequest, checks: &mut Checks) -> Result<AudioFormat, Refusal> {
     let parsed = AudioFormat::parse(&raw.audio_format());
-    let format = parsed.map_err(|e| Refusal(format!("audio_format: {e}")))?;
-    let AudioFormat::Mp3(default) = format else {
-        return Ok(format);
-    };
+    match parsed.map_err(|e| Refusal(format!("audio_format: {e}")))? {
+        AudioFormat::Mp3(default) => mp3(raw, default, checks).map(AudioFormat::Mp3),
+        AudioFormat::Opus(default) => {
+            kbps("opus_bitrate", &raw.opus_bitrate(), default, checks).map(AudioFormat::Opus)
+        }
+        AudioFormat::Aac(default) => {
+            kbps("aac_bitrate", &raw.aac_bitrate(), default, checks).map(AudioFormat::Aac)
+        }
+        format @ (AudioFormat::Wav | AudioFormat::Wav32 | AudioFormat::Flac) => Ok(format),
+    }
+}
+
+/// A bit rate within the range of its field.
+fn kbps(name: &str, said: &str, default: u16, checks: &mut Checks) -> Result<u16, Refusal> {
+    match audio::parse_kbps(said) {
+        // The ranges are within 16 bits.
+        Some(kbps) => Ok(checks.clamp(name, f64::from(kbps))? as u16),
+        None => {
+            let instead = format!("{default}k");
+            checks.fall_back(name, said, &instead, "a number of kbit/s such as 128k")?;
+            Ok(default)
+        }
+    }
+}
+
+fn mp3(raw: &RawRequest, default: Mp3, checks: &mut Checks) -> Result<Mp3, Refusal> {
     let bitrate = raw.mp3_bitrate();
     let rate = u32::try_from(raw.mp3_sample_rate()).unwrap_or(0);
     match Mp3::new(&bitrate, rate) {
-        Ok(settings) => Ok(AudioFormat::Mp3(settings)),
+        Ok(settings) => Ok(settings),
         Err(e) if checks.caller == Caller::CommandLine => Err(Refusal(e.to_string())),
         Err(e) => {
             checks.notes.push(format!(
                 "mp3_bitrate and mp3_sample_rate were not taken: {e}"
             ));
-            Ok(AudioFormat::Mp3(default))
+            Ok(default)
         }
     }
 }

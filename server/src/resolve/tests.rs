@@ -252,6 +252,41 @@ fn mp3_settings() {
 }
 
 #[test]
+fn bit_rates_of_opus_and_aac() {
+    use engine::audio::{AAC_DEFAULT_KBPS, AAC_KBPS, OPUS_DEFAULT_KBPS, OPUS_KBPS};
+    type Make = fn(u16) -> AudioFormat;
+    for (name, make, range, default) in [
+        (
+            "opus",
+            AudioFormat::Opus as Make,
+            OPUS_KBPS,
+            OPUS_DEFAULT_KBPS,
+        ),
+        ("aac", AudioFormat::Aac as Make, AAC_KBPS, AAC_DEFAULT_KBPS),
+    ] {
+        let field = format!("{name}_bitrate");
+        let body = |said: &str| json!({"audio_format": name, &field: said});
+        let plain = http(true, json!({"audio_format": name})).unwrap();
+        assert_eq!(plain.format, make(default));
+        for said in ["96k", "96", " 96K"] {
+            let r = http(true, body(said)).unwrap();
+            assert_eq!((r.format, r.notes.len()), (make(96), 0), "{said}");
+        }
+        for (said, kbps) in [
+            ("1k", *range.start()),
+            ("99999", *range.end()),
+            ("fast", default),
+        ] {
+            let r = http(true, body(said)).unwrap();
+            assert_eq!(r.format, make(kbps), "{said}");
+            assert!(r.notes[0].starts_with(&field), "{:?}", r.notes);
+            let refusal = cli(true, body(said)).unwrap_err();
+            assert!(refusal.0.starts_with("--bitrate"), "{refusal}");
+        }
+    }
+}
+
+#[test]
 fn custom_timesteps() {
     let times = |text: &str| {
         http(true, json!({ "timesteps": text }))
