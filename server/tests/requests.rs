@@ -2,7 +2,7 @@
 
 mod binary;
 
-use binary::{acestep, run, stderr};
+use binary::{acestep, run, stderr, with_demo};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::process::Stdio;
@@ -20,7 +20,7 @@ fn request(more: Value) -> String {
 
 #[test]
 fn songs_of_all_good_lines_are_made_and_bad_lines_are_named() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let (dir, _) = with_demo();
     let lines = [
         request(json!({"batch_size": 2, "seed": "1,2"})),
         String::new(),
@@ -33,7 +33,6 @@ fn songs_of_all_good_lines_are_made_and_bad_lines_are_named() {
     std::fs::write(dir.path().join("songs.jsonl"), lines.join("\n")).expect("written");
     let args = [
         "generate",
-        "--demo",
         "--json",
         "--requests",
         "songs.jsonl",
@@ -75,7 +74,6 @@ fn songs_of_all_good_lines_are_made_and_bad_lines_are_named() {
     assert!(read("take-4.flac").starts_with(b"fLaC"));
     let alone = [
         "generate",
-        "--demo",
         "--prompt",
         "x",
         "--duration",
@@ -93,9 +91,9 @@ fn songs_of_all_good_lines_are_made_and_bad_lines_are_named() {
 
 #[test]
 fn requests_come_from_stdin_too() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let (dir, _) = with_demo();
     let mut child = acestep(dir.path())
-        .args(["generate", "--demo", "--requests", "-"])
+        .args(["generate", "--requests", "-"])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -113,7 +111,7 @@ fn requests_come_from_stdin_too() {
 
 #[test]
 fn what_has_no_request_in_it_is_refused() {
-    let dir = tempfile::tempdir().expect("a directory");
+    let (dir, _) = with_demo();
     std::fs::write(dir.path().join("empty"), "\n \n").expect("written");
     for (args, why) in [
         (&["--requests", "nowhere"][..], "nowhere"),
@@ -121,7 +119,7 @@ fn what_has_no_request_in_it_is_refused() {
         (&["--requests", "empty", "--prompt", "x"], "--prompt"),
         (&["--requests", "empty", "--seed", "1"], "--seed"),
     ] {
-        let output = run(dir.path(), &[&["generate", "--demo"], args].concat());
+        let output = run(dir.path(), &[&["generate"][..], args].concat());
         assert_eq!(output.status.code(), Some(2), "{args:?}");
         assert!(stderr(&output).contains(why), "{}", stderr(&output));
     }
