@@ -253,12 +253,15 @@ impl SongMaker for FakeMaker {
             pcm: (0..2 * 4800)
                 .map(|i| (i as f32 * 0.01 + seed as f32).sin() * 0.5)
                 .collect(),
-            latents: Vec::new(),
+            latents: vec![0.5; 250 * 64],
+            gain: 1.0,
+            lrc: None,
         };
         Ok(Song {
             items: request.seeds.iter().map(item).collect(),
             sample_rate: 48_000,
             frames: 250,
+            autoencoder: "fake".into(),
             composed: Composed::unplanned(request),
             times: StageTimes::default(),
         })

@@ -1,5 +1,6 @@
 //! Which paths of a client are followed: results that may be fetched, audio that may be read.
 
+use engine::song::sidecar;
 use std::path::{Component, Path, PathBuf};
 
 /// Why a result is not served.
@@ -22,7 +23,9 @@ pub fn result_file(root: &Path, text: &str) -> Result<PathBuf, Unserved> {
     if !real.starts_with(root) {
         return Err(Unserved::Denied);
     }
-    if real.is_file() {
+    // What is kept beside songs is not for clients.
+    let is_kept = real.to_string_lossy().ends_with(sidecar::ENDING);
+    if real.is_file() && !is_kept {
         Ok(real)
     } else {
         Err(Unserved::NotFound)
@@ -113,6 +116,7 @@ mod tests {
         std::fs::create_dir_all(root.join("sub")).unwrap();
         std::fs::create_dir_all(&evil).unwrap();
         std::fs::write(root.join("a.mp3"), "x").unwrap();
+        std::fs::write(sidecar::path_of(&root.join("a.mp3")), "x").unwrap();
         std::fs::write(evil.join("a.mp3"), "x").unwrap();
         symlink(evil.join("a.mp3"), root.join("out.mp3")).unwrap();
         symlink("/nowhere/at/all", root.join("dangling.mp3")).unwrap();
@@ -123,7 +127,13 @@ mod tests {
         assert_eq!(ask(&format!("{r}/sub/../a.mp3")), Ok(root.join("a.mp3")));
         let link_in = dir.path().join("in.mp3");
         assert_eq!(ask(link_in.to_str().unwrap()), Ok(root.join("a.mp3")));
-        for missing in [format!("{r}/none.mp3"), r.to_owned(), format!("{r}/sub")] {
+        let kept = format!("{r}/a.mp3.latents.safetensors");
+        for missing in [
+            format!("{r}/none.mp3"),
+            r.to_owned(),
+            format!("{r}/sub"),
+            kept,
+        ] {
             assert_eq!(ask(&missing), Err(Unserved::NotFound), "{missing}");
         }
         for denied in [

@@ -4,7 +4,7 @@ use crate::app::{App, Ticket};
 use crate::resolve::{Echo, Resolved};
 use crate::seeds;
 use engine::audio::{self, AudioFormat, Pcm, Tags};
-use engine::song::{Composed, Description, Facts, Song};
+use engine::song::{Composed, Description, Facts, Song, sidecar};
 use engine::text::codes::CODES_PER_SECOND;
 use engine::text::grammar::Event;
 use engine::text::print_codes;
@@ -48,6 +48,14 @@ pub struct Understood {
 }
 
 impl Made {
+    fn notes(&self) -> &[String] {
+        match self {
+            Made::Song(song) => &song.composed.notes,
+            Made::Analysis(composed) => &composed.notes,
+            Made::Understood(_) => &[],
+        }
+    }
+
     fn events(&self) -> &[Event] {
         match self {
             Made::Song(song) => &song.composed.events,
@@ -82,6 +90,9 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
                 for event in finished.made.events() {
                     tracing::info!("job {id}: grammar: {event}");
                 }
+                for note in finished.made.notes() {
+                    tracing::info!("job {id}: {note}");
+                }
                 tracing::info!("job {id} succeeded in {seconds:.2} s");
             }
             Err(error) => app.fail(id, &error.to_string()),
@@ -113,8 +124,12 @@ fn write_all(dir: &Path, song: &Song, format: AudioFormat) -> Result<Vec<PathBuf
         if let Err(error) = audio::write(&path, pcm, format, Some(&tags)) {
             files
                 .iter()
-                .for_each(|file| drop(std::fs::remove_file(file)));
+                .for_each(|file: &PathBuf| sidecar::remove_song(file));
             return Err(error);
+        }
+        // A song without its latents is still a song.
+        if let Err(error) = sidecar::write(&path, item, song.frames, &song.autoencoder) {
+            tracing::warn!("the latents of a song were not kept: {error}");
         }
         files.push(path);
     }
@@ -316,10 +331,10 @@ pub fn generation_info(made: &Song, seconds: f64, notes: &[String]) -> String {
             codes.unwrap_or(0)
         ));
     }
-    if times.encode_s > 0.01 {
+    if times.read_s + times.encode_s > 0.01 {
         info.push_str(&format!(
-            "- Encoding of recordings: {:.2}s\n",
-            times.encode_s
+            "- Recordings: {:.2}s to read, {:.2}s to encode\n",
+            times.read_s, times.encode_s
         ));
     }
     info.push_str(&format!(
@@ -372,6 +387,7 @@ mod tests {
             items: Vec::new(),
             sample_rate: 48_000,
             frames: 250,
+            autoencoder: String::new(),
             times: StageTimes::default(),
         }
     }

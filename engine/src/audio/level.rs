@@ -8,16 +8,22 @@ use crate::song::Output;
 /// Audio with a smaller peak counts as silence and is not normalised.
 const SILENCE: f32 = 1e-6;
 
-/// Everything that happens to the audio of one item after decoding.
-pub fn finish(samples: &mut [f32], rate: u32, output: &Output, splice: Option<&Splice>) {
-    protect_peak(samples);
+/// Everything that happens to the audio of one item after decoding. Returns how much louder it
+/// is than it was decoded.
+pub fn finish(samples: &mut [f32], rate: u32, output: &Output, splice: Option<&Splice>) -> f32 {
+    let mut gain = splice.map_or(1.0, |splice| splice.gain);
+    if gain != 1.0 {
+        samples.iter_mut().for_each(|x| *x *= gain);
+    }
+    gain *= protect_peak(samples);
     if let Some(splice) = splice {
         splice.apply(samples);
     }
     if let Some(db) = output.normalize_db {
-        normalize_peak(samples, db);
+        gain *= normalize_peak(samples, db);
     }
     fade(samples, rate, output.fade_in_s, output.fade_out_s);
+    gain
 }
 
 /// Largest magnitude.
@@ -25,23 +31,26 @@ pub fn peak(samples: &[f32]) -> f32 {
     samples.iter().fold(0.0, |peak, x| peak.max(x.abs()))
 }
 
-/// Divides by the peak when it exceeds 1.
-pub fn protect_peak(samples: &mut [f32]) {
+/// Divides by the peak when it exceeds 1. Returns the factor.
+pub fn protect_peak(samples: &mut [f32]) -> f32 {
     let peak = peak(samples);
-    if peak > 1.0 {
-        samples.iter_mut().for_each(|x| *x /= peak);
+    if peak <= 1.0 || peak.is_nan() {
+        return 1.0;
     }
+    samples.iter_mut().for_each(|x| *x /= peak);
+    1.0 / peak
 }
 
 /// Scales so that the peak is at `db` decibels of full scale. Silence stays, and so does
-/// everything when `db` is above 0.
-pub fn normalize_peak(samples: &mut [f32], db: f32) {
+/// everything when `db` is above 0. Returns the factor.
+pub fn normalize_peak(samples: &mut [f32], db: f32) -> f32 {
     let peak = peak(samples);
     if peak < SILENCE || !peak.is_finite() || db.is_nan() || db > 0.0 {
-        return;
+        return 1.0;
     }
     let gain = 10f32.powf(db / 20.0) / peak;
     samples.iter_mut().for_each(|x| *x *= gain);
+    gain
 }
 
 /// Straight ramps from 0 over the first `in_s` and to 0 over the last `out_s` seconds, ends
@@ -101,6 +110,26 @@ mod tests {
             normalize_peak(&mut x, db);
             assert_eq!(x, before);
         }
+    }
+
+    #[test]
+    fn the_whole_gain_is_told() {
+        let splice = Splice {
+            pcm: std::sync::Arc::new(vec![0.25; 8]),
+            part: 1..3,
+            fade: 0,
+            gain: 4.0,
+        };
+        let mut x = [0.125, -0.125, 0.25, 0.5, 0.125, 0.0, 0.5, 0.5];
+        let output = Output {
+            normalize_db: Some(-6.0),
+            ..Output::default()
+        };
+        let gain = finish(&mut x, 100, &output, Some(&splice));
+        // 4 from the splice, a half against clipping, and -6 dB below the new peak of 1.
+        let level = 10f32.powf(-0.3);
+        assert_eq!(gain, 4.0 * 0.5 * level);
+        assert_eq!(x[..4], [0.25, 0.25, 0.5, 1.0].map(|x| x * level));
     }
 
     #[test]

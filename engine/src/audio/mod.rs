@@ -16,7 +16,7 @@ mod tags;
 #[cfg(test)]
 mod test_signal;
 mod wav;
-mod write;
+pub(crate) mod write;
 
 pub use mp3::Mp3;
 pub use tags::Tags;

@@ -17,6 +17,9 @@ pub struct Splice {
     pub part: Range<usize>,
     /// Samples per channel of the fade on each side, outside of the part.
     pub fade: usize,
+    /// Factor that brings what is decoded to the level of `pcm`: songs are made louder after
+    /// decoding, and their latents do not know. 1 where the latents were encoded from `pcm`.
+    pub gain: f32,
 }
 
 impl Splice {
@@ -27,12 +30,14 @@ impl Splice {
         start_s: f64,
         end_s: f64,
         repainting: &Repainting,
+        gain: f32,
     ) -> Option<Self> {
         let samples = |seconds: f64| (seconds.max(0.0) * SAMPLING_RATE as f64) as usize;
         Some(Splice {
             pcm,
             part: samples(start_s)..samples(end_s),
             fade: samples(repainting.fade_s()?),
+            gain,
         })
     }
 
@@ -89,6 +94,7 @@ mod tests {
             pcm: Arc::new(vec![0.0; kept * CHANNELS]),
             part,
             fade,
+            gain: 1.0,
         };
         let mut made = vec![1.0; made * CHANNELS];
         splice.apply(&mut made);

@@ -15,16 +15,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// [`Error::Output`] naming the path and the cause: no such directory, not writable, disk full,
 /// something there that is no regular file.
 pub fn write(path: &Path, pcm: Pcm, format: AudioFormat, about: Option<&Tags>) -> Result<()> {
-    let failed = |e: io::Error| Error::Output(explain(path, &e));
-    let target = target(path).map_err(failed)?;
-    let partial = Partial::beside(&target).map_err(failed)?;
-    let mut file = BufWriter::with_capacity(1 << 18, File::create(&partial.0).map_err(failed)?);
     let id3 = || about.map(tags::id3_tag).unwrap_or_default();
     let info = || about.map(tags::info_list).unwrap_or_default();
     let comments = || tags::vorbis_comments(about);
-    match format {
-        AudioFormat::Wav => wav::write_i16(&mut file, pcm, &info()),
-        AudioFormat::Wav32 => wav::write_f32(&mut file, pcm, &info()),
+    write_whole(path, |file| match format {
+        AudioFormat::Wav => wav::write_i16(file, pcm, &info()),
+        AudioFormat::Wav32 => wav::write_f32(file, pcm, &info()),
         AudioFormat::Flac => flac::encode(pcm, &comments()).and_then(|b| file.write_all(&b)),
         AudioFormat::Opus(kbps) => {
             ogg_opus::encode(pcm, kbps, &comments()).and_then(|b| file.write_all(&b))
@@ -33,12 +29,27 @@ pub fn write(path: &Path, pcm: Pcm, format: AudioFormat, about: Option<&Tags>) -
             .and_then(|bytes| file.write_all(&id3()).and_then(|()| file.write_all(&bytes))),
         AudioFormat::Mp3(settings) => mp3::encode(pcm, settings)
             .and_then(|bytes| file.write_all(&id3()).and_then(|()| file.write_all(&bytes))),
-    }
-    .and_then(|()| file.into_inner().map_err(|e| e.into_error()))
-    // Some file systems report a full disk only now; after the rename it would be too late.
-    .and_then(|file| file.sync_all())
-    .and_then(|()| std::fs::rename(&partial.0, &target))
-    .map_err(failed)
+    })
+}
+
+/// Writes a file as [`write`] does, with the contents that `fill` gives it.
+///
+/// # Errors
+/// As [`write`].
+pub fn write_whole(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
+) -> Result<()> {
+    let failed = |e: io::Error| Error::Output(explain(path, &e));
+    let target = target(path).map_err(failed)?;
+    let partial = Partial::beside(&target).map_err(failed)?;
+    let mut file = BufWriter::with_capacity(1 << 18, File::create(&partial.0).map_err(failed)?);
+    fill(&mut file)
+        .and_then(|()| file.into_inner().map_err(|e| e.into_error()))
+        // Some file systems report a full disk only now; after the rename it would be too late.
+        .and_then(|file| file.sync_all())
+        .and_then(|()| std::fs::rename(&partial.0, &target))
+        .map_err(failed)
 }
 
 /// The regular file, there or not, that `path` leads to. Whatever else lies at the end of the

@@ -292,8 +292,13 @@ impl Engine {
             // The recording's own length counts, whatever was asked for or planned.
             composed.request.duration_s = None;
         }
+        let source = composed.request.source.clone();
+        let notes = self.adopt_own_song(&mut composed.request, &mut times, watch)?;
+        composed.notes.extend(notes);
+        let prepared = self.prepare(&composed.request, &mut times, watch)?;
+        // The recording's samples are not kept for as long as the song is.
+        composed.request.source = source;
         let request = &composed.request;
-        let prepared = self.prepare(request, &mut times, watch)?;
         let start = Instant::now();
         let latents = self.diffuse_all(request, &prepared, &mut times, watch)?;
         times.diffuse_s = start.elapsed().as_secs_f64();
@@ -303,11 +308,19 @@ impl Engine {
         for (index, latents) in latents.chunks_exact(per_item).enumerate() {
             let of = request.seeds.len();
             let watch = Part { watch, index, of };
-            let pcm = self.render(request, &prepared, latents, &watch)?;
+            if latents.iter().all(|x| *x == 0.0) {
+                return Err(Error::Device(
+                    "the latents are all zero; the checkpoint is faulty".into(),
+                ));
+            }
+            let latents = request.output.moved(latents);
+            let (pcm, gain) = self.render(request, &prepared, &latents, &watch)?;
             items.push(SongItem {
                 seed: request.seeds[index],
                 pcm,
-                latents: latents.to_vec(),
+                latents: latents.into_owned(),
+                gain,
+                lrc: None,
             });
         }
         times.decode_s = start.elapsed().as_secs_f64();
@@ -316,6 +329,7 @@ impl Engine {
             items,
             sample_rate,
             frames: prepared.frames,
+            autoencoder: self.vae()?.fingerprint(),
             times,
             composed,
         })
@@ -430,38 +444,25 @@ impl Engine {
         Ok(latents)
     }
 
-    /// Final latents `(T, 64)` of one item to PCM: interleaved, spliced, levelled, faded.
+    /// Final latents `(T, 64)` of one item, [`Output::moved`], to PCM: interleaved, spliced,
+    /// levelled, faded. Also returns how much louder that is than it was decoded.
     pub fn render(
         &self,
         request: &SongRequest,
         prepared: &Prepared,
         latents: &[f32],
         watch: &dyn Watch,
-    ) -> Result<Vec<f32>> {
-        let out = &request.output;
-        if latents.iter().all(|x| *x == 0.0) {
-            return Err(Error::Device(
-                "the latents are all zero; the checkpoint is faulty".into(),
-            ));
-        }
+    ) -> Result<(Vec<f32>, f32)> {
         let vae = self.vae()?;
         let decoder = vae.on(self.backend(), self.math());
-        let mut pcm = if (out.latent_rescale, out.latent_shift) == (1.0, 0.0) {
-            decoder.decode_song(latents, watch)?
-        } else {
-            let moved: Vec<f32> = latents
-                .iter()
-                .map(|x| x * out.latent_rescale + out.latent_shift)
-                .collect();
-            decoder.decode_song(&moved, watch)?
-        };
+        let mut pcm = decoder.decode_song(latents, watch)?;
         if pcm.iter().any(|x| !x.is_finite()) {
             return Err(Error::Device(
                 "the decoded audio is not finite; the checkpoint or the device is faulty".into(),
             ));
         }
         let rate = vae.config.sampling_rate as u32;
-        level::finish(&mut pcm, rate, out, prepared.splice.as_ref());
-        Ok(pcm)
+        let gain = level::finish(&mut pcm, rate, &request.output, prepared.splice.as_ref());
+        Ok((pcm, gain))
     }
 }

@@ -12,6 +12,7 @@ use crate::song::latents::Encoder;
 use crate::song::render::Decoder;
 use crate::text::tokenizer::Tokenizer;
 use crate::weights::{Checkpoint, Checkpoints, Silence, WeightStore};
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -105,6 +106,20 @@ impl LoadedVae {
             self.weights.region(backend, decl, math)?;
         }
         Ok(())
+    }
+
+    /// Tells autoencoders apart: latents of one mean nothing to another. A digest of the
+    /// decoder's first convolution, which is small and differs wherever one was trained on.
+    pub fn fingerprint(&self) -> String {
+        let checkpoint = self.weights.checkpoint();
+        let mut hash = Sha256::new();
+        for (name, tensor) in checkpoint.tensors() {
+            if name.starts_with("decoder.conv1.") {
+                hash.update(name);
+                hash.update(checkpoint.bytes(tensor));
+            }
+        }
+        format!("{:x}", hash.finalize())
     }
 
     /// The encoder on a device. A directory without that half still decodes.

@@ -5,13 +5,14 @@ use super::Watch;
 use super::engine::{Engine, FRAMES_PER_SECOND, MIN_FRAMES, SAMPLING_RATE};
 use super::loaded::LoadedDit;
 use super::prepare::frames_of;
-use super::request::{ChunkMask, Recording, Repainting, SongRequest};
+use super::request::{ChunkMask, Recording, Repainting, SongRequest, StageTimes};
 use super::task::SourceUse;
 use crate::audio::CHANNELS;
 use crate::audio::splice::Splice;
 use crate::error::Result;
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::Instant;
 
 /// Samples per channel of a latent frame.
 const HOP: usize = SAMPLING_RATE / FRAMES_PER_SECOND;
@@ -88,6 +89,7 @@ impl Engine {
         &self,
         dit: &LoadedDit,
         request: &SongRequest,
+        times: &mut StageTimes,
         watch: &dyn Watch,
     ) -> Result<Material> {
         request.check_source()?;
@@ -96,7 +98,7 @@ impl Engine {
         }
         match &request.source {
             Some(recording) if request.works_on_recording() => {
-                self.material_of_recording(dit, request, recording, watch)
+                self.material_of_recording(dit, request, recording, times, watch)
             }
             _ => {
                 let frames = frames_of(request.duration_s);
@@ -151,10 +153,12 @@ impl Engine {
         dit: &LoadedDit,
         request: &SongRequest,
         recording: &Recording,
+        times: &mut StageTimes,
         watch: &dyn Watch,
     ) -> Result<Material> {
         let row = request.task.row();
-        let mut pcm = self.read_recording(recording, watch)?;
+        let mut pcm = self.read_timed(recording, times, watch)?;
+        let unpadded = pcm.len() / CHANNELS / HOP;
         let seconds = (pcm.len() / CHANNELS) as f64 / SAMPLING_RATE as f64;
         let part = row
             .has_region
@@ -162,7 +166,15 @@ impl Engine {
         if let Some(part) = &part {
             pcm = part.pad(pcm);
         }
-        let latents = self.encode(&pcm, watch)?;
+        let pad = part.as_ref().map_or(0, |part| part.pad.0);
+        let (latents, gain) = match recording {
+            Recording::Own(song) if pad % HOP == 0 => {
+                let mut latents = dit.silence(pad / HOP);
+                latents.extend(filled(dit, song.kept.latents.clone(), unpadded));
+                (latents, song.kept.gain)
+            }
+            _ => (self.encode_timed(&pcm, times, watch)?, 1.0),
+        };
         let frames = (pcm.len() / CHANNELS / HOP).max(MIN_FRAMES);
         let region = part.as_ref().map(|part| part.frames(frames));
         let shown = match row.source {
@@ -180,8 +192,10 @@ impl Engine {
             shown: vec![with_hole(dit, request, &shown, &region)],
             clean: vec![clean],
             mask: chunk_mask(request, frames, &region),
-            splice: part
-                .and_then(|part| Splice::new(pcm, part.start_s, part.end_s, &request.repainting)),
+            splice: part.and_then(|part| {
+                let (start_s, end_s) = (part.start_s, part.end_s);
+                Splice::new(pcm, start_s, end_s, &request.repainting, gain)
+            }),
             region,
         })
     }
@@ -195,19 +209,46 @@ impl Engine {
         dit: &LoadedDit,
         silence: &[f32],
         request: &SongRequest,
+        times: &mut StageTimes,
         watch: &dyn Watch,
     ) -> Result<Vec<f32>> {
         let Some(reference) = &request.reference else {
             return Ok(silence.to_vec());
         };
-        let mut clip = self.read_recording(reference, watch)?;
+        let mut clip = self.read_timed(reference, times, watch)?;
         if matches!(reference, Recording::File(_)) {
             clip = Arc::new(reference_clip(&clip, dit.config.timbre_fix_frame * HOP));
         }
-        let latents = self.encode(&clip, watch)?;
+        let latents = self.encode_timed(&clip, times, watch)?;
         let frames = latents.len() / dit.config.timbre_hidden_dim;
         let encoder = dit.encoder(self.backend(), self.math());
         encoder.timbre(&latents, frames)
+    }
+}
+
+impl Engine {
+    fn read_timed(
+        &self,
+        recording: &Recording,
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Arc<Vec<f32>>> {
+        let start = Instant::now();
+        let pcm = self.read_recording(recording, watch);
+        times.read_s += start.elapsed().as_secs_f64();
+        pcm
+    }
+
+    fn encode_timed(
+        &self,
+        pcm: &[f32],
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Vec<f32>> {
+        let start = Instant::now();
+        let latents = self.encode(pcm, watch);
+        times.encode_s += start.elapsed().as_secs_f64();
+        latents
     }
 }
 

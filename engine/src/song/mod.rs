@@ -18,6 +18,7 @@ pub mod progress;
 pub mod reload;
 pub mod render;
 pub mod request;
+pub mod sidecar;
 pub mod source;
 pub mod task;
 
@@ -26,7 +27,7 @@ pub use engine::{Engine, EngineOptions, ModelInfo};
 pub use prepare::Prepared;
 pub use progress::{NoWatch, Stage, Watch};
 pub use request::{
-    ChunkMask, Composed, Freedom, Guidance, Metas, Method, Output, Planning, Recording, Repainting,
-    Retake, Sampling, Solver, Song, SongItem, SongRequest, StageTimes, Wish,
+    ChunkMask, Composed, Freedom, Guidance, Metas, Method, Output, OwnSong, Planning, Recording,
+    Repainting, Retake, Sampling, Solver, Song, SongItem, SongRequest, StageTimes, Wish,
 };
 pub use task::{Task, Tracks};

@@ -113,10 +113,8 @@ impl Engine {
         check_items(request)?;
         let (dit, silent_timbre) = self.dit(&request.model)?;
         let mut schedule = schedule_of(&dit.config, request)?;
-        let start = Instant::now();
-        let material = self.material(dit, request, watch)?;
-        let timbre = self.timbre(dit, silent_timbre, request, watch)?;
-        times.encode_s += start.elapsed().as_secs_f64();
+        let material = self.material(dit, request, times, watch)?;
+        let timbre = self.timbre(dit, silent_timbre, request, times, watch)?;
         let noise = self.noise_of(request, material.clean[0].len());
         let mixed = start_of(request, &material, &noise, &mut schedule);
         let steps = schedule.len() - 1;

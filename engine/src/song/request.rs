@@ -4,9 +4,11 @@
 use crate::error::{Error, Result};
 use crate::program::Dcw;
 use crate::sample::logits::TokenSampling;
+use crate::song::sidecar::Kept;
 use crate::song::task::{SourceUse, Task};
 use crate::text::grammar::Event;
 use crate::text::prompt;
+use std::borrow::Cow;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -102,6 +104,19 @@ impl Default for Output {
     }
 }
 
+impl Output {
+    /// The latents that are decoded for those that denoising ends with.
+    pub fn moved<'a>(&self, latents: &'a [f32]) -> Cow<'a, [f32]> {
+        if (self.latent_rescale, self.latent_shift) == (1.0, 0.0) {
+            return latents.into();
+        }
+        let moved = latents
+            .iter()
+            .map(|x| x * self.latent_rescale + self.latent_shift);
+        moved.collect::<Vec<_>>().into()
+    }
+}
+
 /// A wish of one sentence from which the language model invents a song.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wish {
@@ -155,6 +170,17 @@ pub enum Recording {
     File(PathBuf),
     /// Interleaved stereo at 48 kHz, taken as it is.
     Samples(Arc<Vec<f32>>),
+    /// A song of our own.
+    Own(Arc<OwnSong>),
+}
+
+/// A song of our own whose latents are known, so that it need not be encoded.
+#[derive(Debug, Clone, PartialEq)]
+pub struct OwnSong {
+    /// Interleaved stereo at 48 kHz.
+    pub samples: Arc<Vec<f32>>,
+    /// The latents that it was decoded from, and what is known beside them.
+    pub kept: Kept,
 }
 
 /// How freely a part is made anew.
@@ -346,8 +372,13 @@ pub struct SongItem {
     pub seed: u64,
     /// Interleaved stereo at 48 kHz.
     pub pcm: Vec<f32>,
-    /// Final latents, `(T, 64)` row-major, 25 frames per second.
+    /// The latents that were decoded, `(T, 64)` row-major, 25 frames per second.
     pub latents: Vec<f32>,
+    /// How much louder `pcm` is than what was decoded.
+    pub gain: f32,
+    /// When each line of the lyrics is sung, as LRC text, where that was asked for: empty when
+    /// nothing is sung or the lines could not be found.
+    pub lrc: Option<String>,
 }
 
 /// Seconds spent per stage.
@@ -359,7 +390,9 @@ pub struct StageTimes {
     pub reason_s: f64,
     /// The language model's audio codes.
     pub codes_s: f64,
-    /// Decoding and encoding recordings.
+    /// Reading recordings from their files.
+    pub read_s: f64,
+    /// Encoding recordings; exactly 0 when none was encoded.
     pub encode_s: f64,
     /// Tokens and text encoder.
     pub text_s: f64,
@@ -373,6 +406,8 @@ pub struct StageTimes {
     pub evaluations: usize,
     /// VAE.
     pub decode_s: f64,
+    /// Finding out when the lyrics are sung.
+    pub align_s: f64,
 }
 
 /// A request with what the language model added to it.
@@ -399,6 +434,8 @@ pub struct Song {
     pub sample_rate: u32,
     /// Frames of latents per item.
     pub frames: usize,
+    /// Which autoencoder decoded them ([`super::loaded::LoadedVae::fingerprint`]).
+    pub autoencoder: String,
     /// Where the time went.
     pub times: StageTimes,
 }

@@ -100,12 +100,12 @@ impl Made<'_> {
             print_line(&format!("note: {note}"))?;
         }
         print_line(&format!(
-            "{:.1} s on {}: load {:.1}, encoding {:.1}, text {:.1}, condition {:.1}, diffusion \
+            "{:.1} s on {}: load {:.1}, recordings {:.1}, text {:.1}, condition {:.1}, diffusion \
              {:.1} ({} evaluations), decoding {:.1}",
             self.seconds,
             self.device,
             t.load_s,
-            t.encode_s,
+            t.read_s + t.encode_s,
             t.text_s,
             t.condition_s,
             t.diffuse_s,

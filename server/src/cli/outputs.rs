@@ -3,7 +3,7 @@
 use super::codes;
 use crate::resolve::Resolved;
 use engine::audio::{self, Pcm, Tags};
-use engine::song::Song;
+use engine::song::{Song, sidecar};
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -108,7 +108,7 @@ pub fn numbered(out: &Path, number: usize, of: usize) -> PathBuf {
     out.with_file_name(name)
 }
 
-/// Writes every song of a request.
+/// Writes every song of a request, and its latents beside it.
 pub fn write_songs(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for (index, item) in song.items.iter().enumerate() {
@@ -120,6 +120,10 @@ pub fn write_songs(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<P
         let request = &song.composed.request;
         let tags = Tags::new(&request.caption, &request.lyrics, item.seed, &request.model);
         audio::write(&path, pcm, resolved.format, Some(&tags))?;
+        // A song without its latents is still a song.
+        if let Err(error) = sidecar::write(&path, item, song.frames, &song.autoencoder) {
+            eprintln!("the latents of {} were not kept: {error}", path.display());
+        }
         files.push(path);
     }
     Ok(files)

@@ -74,6 +74,7 @@ fn splices(g: &Golden, r: &mut Reporter) -> Result<()> {
             pcm: Arc::new(interleaved(source, kept)),
             part,
             fade: FADE,
+            gain: 1.0,
         };
         splice.apply(&mut pcm);
         for c in 0..CHANNELS {

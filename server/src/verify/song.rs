@@ -123,7 +123,8 @@ pub fn end_to_end(b: &Bench, g: &Golden, r: &mut Reporter) -> Result<()> {
     r.compare("latents", &latents, &g.array("latents")?, kind);
     let mut audio = Vec::new();
     for item in latents.chunks_exact(latents.len() / batch) {
-        audio.push(engine.render(&request, &prepared, item, &NoWatch)?);
+        let item = request.output.moved(item);
+        audio.push(engine.render(&request, &prepared, &item, &NoWatch)?.0);
     }
     waveform(g, r, &audio)
 }
