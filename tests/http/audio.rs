@@ -1,7 +1,7 @@
 //! `GET /v1/audio`: which files are served, whole and in part.
 
 use engine::audio::read::{MAX_SECONDS, read_bytes};
-use engine::song::NoWatch;
+use engine::song::{NoWatch, sidecar};
 use serde_json::json;
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -49,6 +49,29 @@ fn a_song_in_every_format() {
     let most = 960.0 * 2.0;
     let off = *aac as f64 - others[0] as f64;
     assert!(off.abs() < most, "{lengths:?}");
+}
+
+#[test]
+fn latents_are_kept_beside_songs_and_not_served() {
+    let fake = Fake::start(&[]);
+    finished(fake.addr, &release(fake.addr, &json!({"batch_size": 2})));
+    let files: Vec<_> = std::fs::read_dir(fake.audio_dir())
+        .expect("a folder")
+        .map(|entry| entry.expect("a file").path())
+        .collect();
+    assert_eq!(files.len(), 4, "{files:?}");
+    for song in files
+        .iter()
+        .filter(|file| file.extension() == Some("mp3".as_ref()))
+    {
+        let kept = sidecar::read(song, 64, "fake").expect("valid");
+        assert_eq!(kept.map(|kept| kept.latents), Some(vec![0.5; 250 * 64]));
+        assert_eq!(get(fake.addr, &encoded(song)).status, 200);
+        assert_eq!(
+            get(fake.addr, &encoded(&sidecar::path_of(song))).status,
+            404
+        );
+    }
 }
 
 #[test]

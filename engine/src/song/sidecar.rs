@@ -237,6 +237,7 @@ mod tests {
         item.latents[5] = f32::NAN;
         write(&audio, &item, 3, "vae").unwrap();
         assert!(read(&audio, 4, "vae").is_err_and(|e| e.contains("finite")));
+        item.latents[5] = 0.0;
         item.gain = f32::INFINITY;
         write(&audio, &item, 3, "vae").unwrap();
         assert!(read(&audio, 4, "vae").is_err_and(|e| e.contains("gain")));

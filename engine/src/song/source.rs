@@ -113,7 +113,7 @@ impl Engine {
         };
         let latents = match own {
             Some(song) => song.kept.latents.clone(),
-            None => self.encode(&*self.read_recording(recording, watch)?, watch)?,
+            None => self.encode(&self.read_recording(recording, watch)?, watch)?,
         };
         dit.encode_codes(self.backend(), &latents)
     }
