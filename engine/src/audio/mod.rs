@@ -4,6 +4,7 @@
 mod aac;
 mod edits;
 mod flac;
+mod guard;
 mod id3;
 pub mod level;
 mod mp3;

@@ -5,6 +5,7 @@
 //! that names it.
 
 use super::edits::{self, Edit};
+use super::guard::{Guard, Spent};
 use super::opus::Opus;
 use super::resample::Resampler;
 use super::{CHANNELS, Pcm};
@@ -137,7 +138,8 @@ impl Reading<'_> {
 
     fn run(&self, mut source: Box<dyn MediaSource>) -> Result<Vec<f32>> {
         let edit = edits::edit_of(&mut *source);
-        let stream = MediaSourceStream::new(source, Default::default());
+        let (source, spent) = Guard::new(source);
+        let stream = MediaSourceStream::new(Box::new(source), Default::default());
         let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
         let mut reader = symphonia::default::get_probe()
             .probe(&Hint::new(), stream, format, meta)
@@ -158,6 +160,7 @@ impl Reading<'_> {
         let mut decoder = self.decoder(codec)?;
         let mut sink = Sink {
             edit,
+            spent,
             ..Sink::default()
         };
         self.pump(&mut *reader, track.id, &mut decoder, &mut sink)?;
@@ -348,6 +351,8 @@ struct Sink {
     frames: Vec<[f32; CHANNELS]>,
     /// What is heard of all.
     edit: Option<Edit>,
+    /// What the file has brought nothing for.
+    spent: Spent,
     /// Sample times so far.
     given: u64,
     out: Vec<f32>,
@@ -356,6 +361,7 @@ struct Sink {
 impl Sink {
     fn push(&mut self, spec: Spec, samples: &[f32]) {
         self.spec = Some(spec);
+        self.spent.clear();
         let (given, count) = (self.given, (samples.len() / spec.channels) as u64);
         self.given += count;
         let (skip, heard) = self.edit.map_or((0, u64::MAX), |e| e.samples(spec.rate));
