@@ -131,7 +131,7 @@ fn every_container_is_read_as_another_program_reads_it() {
             let off = pcm.len().abs_diff(theirs.len()) / CHANNELS;
             assert!(off <= 1024, "{ending}: {off} samples");
             let alike = likeness(&pcm, &theirs);
-            assert!(alike > 0.99, "{ending}: {alike} like what ffmpeg hears");
+            assert!(alike > 0.999, "{ending}: {alike} like what ffmpeg hears");
         }
     }
 }

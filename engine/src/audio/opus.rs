@@ -1,7 +1,7 @@
 //! Opus packets to PCM: the header of RFC 7845 and what it asks of a player (pre-skip, gain).
 
 use super::CHANNELS;
-use opus_decoder::OpusDecoder;
+use ropus::{Channels, DecodeMode, Decoder};
 
 /// Samples per second of everything that is decoded here.
 const RATE: u32 = 48_000;
@@ -10,7 +10,7 @@ const LONGEST: usize = 5760;
 
 /// A stream of one or two channels.
 pub(super) struct Opus {
-    decoder: OpusDecoder,
+    decoder: Decoder,
     /// Samples at the start that only warm the decoder up.
     skip: usize,
     gain: f32,
@@ -35,7 +35,7 @@ impl Opus {
             ));
         }
         // The decoder doubles a mono stream itself.
-        let decoder = OpusDecoder::new(RATE, CHANNELS).map_err(|e| e.to_string())?;
+        let decoder = Decoder::new(RATE, Channels::Stereo).map_err(|e| e.to_string())?;
         let decibels = f32::from(gain as i16) / 256.0;
         Ok(Opus {
             decoder,
@@ -60,7 +60,7 @@ impl Opus {
             return Err("an Opus packet is empty".into());
         }
         out.resize(LONGEST * CHANNELS, 0.0);
-        let decoded = self.decoder.decode_float(packet, out, false);
+        let decoded = self.decoder.decode_float(packet, out, DecodeMode::Normal);
         let frames = decoded
             .inspect_err(|_| out.clear())
             .map_err(|e| e.to_string())?;
