@@ -1,7 +1,8 @@
 //! Forms with files.
 
 use serde_json::json;
-use tests::client::{release, send, wait};
+use tests::client::{get, release, send, wait};
+use tests::containers::{riff, sample};
 use tests::fake::Fake;
 
 /// A part: name, file name, content.
@@ -142,6 +143,61 @@ fn uploads_that_are_no_music_are_refused_and_leave_nothing() {
     }
     assert_eq!(uploads(&fake), 0);
     assert!(fake.steering.seen().is_empty());
+}
+
+/// One of each kind of broken file; all its ways to be broken are in `broken.rs`.
+#[test]
+fn broken_recordings_are_refused_with_the_reason_and_the_server_goes_on() {
+    let fake = Fake::start(&[]);
+    let upload = |name: &str, bytes: &[u8]| {
+        let parts: &[Part] = &[
+            ("task_type", None, b"cover"),
+            ("src_audio", Some(name), bytes),
+        ];
+        post(&fake, "/release_task", &body(parts))
+    };
+    let m4a = sample("tones.m4a");
+    let flac = sample("tones.flac");
+    // A tag that claims a quarter of a gigabyte, and a picture that does not end.
+    let tag = [b"ID3\x04\0\0\x7f\x7f\x7f\x7f", &flac[..]].concat();
+    let picture = [&flac[..42], b"\x86\xff\xff\xff", &[0xff; 64]].concat();
+    let mut claims = m4a.clone();
+    claims[..4].copy_from_slice(b"\x7f\xff\xff\xff");
+    for (name, bytes, why) in [
+        ("cut.m4a", &m4a[..m4a.len() / 2], ""),
+        ("cut.flac", &flac[..flac.len() / 2], "is cut off"),
+        (
+            "page.mp3",
+            &b"<!DOCTYPE html>".repeat(50),
+            "is not an audio file",
+        ),
+        ("tag.mp3", &tag, ""),
+        ("picture.flac", &picture, ""),
+        ("claims.m4a", &claims, ""),
+        (
+            "hour.wav",
+            &riff(1, 1, 8000, 8, &vec![128; 3600 * 8000]),
+            "longer than the 600 s",
+        ),
+        (
+            "silence.wav",
+            &riff(1, 1, 8000, 8, &[128; 8000]),
+            "is silent",
+        ),
+        ("empty.ogg", b"", "is empty"),
+    ] {
+        let answer = upload(name, bytes);
+        let detail = answer.detail();
+        assert_eq!(answer.status, 400, "{name}: {detail}");
+        assert!(
+            detail.starts_with("Invalid audio file: "),
+            "{name}: {detail}"
+        );
+        assert!(detail.contains(why), "{name}: {detail}");
+        assert_eq!(get(fake.addr, "/health").status, 200, "{name}");
+    }
+    assert_eq!(uploads(&fake), 0);
+    assert_eq!(upload("misnamed.mp3", &m4a).status, 200);
 }
 
 #[test]
