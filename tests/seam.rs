@@ -99,6 +99,7 @@ fn energy_and_phase_go_over_gently() {
             pcm: Arc::new(tone(frames, 0.5, 0.0)),
             part: part.clone(),
             fade,
+            gain: 1.0,
         };
         let mut made = made.to_vec();
         splice.apply(&mut made);
