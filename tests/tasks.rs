@@ -8,7 +8,7 @@ use engine::sample::noise::NoiseKind;
 use engine::song::task::TASKS;
 use engine::song::{
     ChunkMask, Engine, EngineOptions, Freedom, NoWatch, Output, Recording, Repainting, Retake,
-    Song, SongRequest, Task, Tracks,
+    Song, SongRequest, StageTimes, Task, Tracks,
 };
 use engine::{Error, Result};
 use std::sync::Arc;
@@ -267,6 +267,33 @@ fn every_parameter_has_an_effect() {
     let after = make(&mut engine, &faded).items;
     assert_eq!(before[0].latents, after[0].latents);
     assert_ne!(before[0].pcm, after[0].pcm);
+}
+
+#[test]
+fn models_of_stems_are_told_of_the_whole_song() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(&dir);
+    let mut stem = request(Task::Lego, &chord(1.0));
+    stem.global_caption = "a waltz".into();
+    stem.codes = vec![vec![7; 30]];
+    stem.cover_strength = 0.5;
+    let caption = |engine: &mut Engine| {
+        engine.load(&stem.model, &NoWatch).expect("it loads");
+        let prepared = engine.prepare(&stem, &mut StageTimes::default(), &NoWatch);
+        let prompt = prepared.expect("prepared").prompts[0].clone();
+        let (_, caption) = prompt.split_once("# Caption\n").expect("a caption");
+        caption.split_once("\n\n").expect("an end").0.to_owned()
+    };
+    assert_eq!(caption(&mut engine), "upbeat pop");
+    let config = dir.path().join("demo/acestep-v15-turbo/config.json");
+    let text = std::fs::read_to_string(&config).expect("read");
+    let text = text.replacen('{', "{\"is_lego_sft\": true,", 1);
+    std::fs::write(&config, text).expect("written");
+    engine.unload("acestep-v15-turbo");
+    assert_eq!(
+        caption(&mut engine),
+        "Global: a waltz\nLocal: upbeat pop\nMask Control: false"
+    );
 }
 
 #[test]

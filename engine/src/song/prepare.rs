@@ -2,7 +2,7 @@
 
 use super::engine::{DEFAULT_DURATION_S, Engine, FRAMES_PER_SECOND, MIN_FRAMES, SAMPLING_RATE};
 use super::material::Material;
-use super::request::{SongRequest, StageTimes};
+use super::request::{ChunkMask, SongRequest, StageTimes};
 use super::{Stage, Watch};
 use crate::audio::splice::Splice;
 use crate::error::{Error, Result};
@@ -126,19 +126,18 @@ impl Engine {
         let start = Instant::now();
         watch.progress(Stage::Text, 0, 1);
         let text = self.text()?;
-        let caption = |instruction: &str| {
-            let (metas, duration) = (&request.metas, material.duration_s);
-            prompt::caption_prompt(instruction, &request.caption, metas, duration)
-        };
         let tokens = |caption: &str| text.tokenizer.encode(caption, prompt::CAPTION_TOKENS);
-        let shown = caption(instruction(request));
+        let shown = caption(&dit.config, request, material.duration_s);
         let text_ids = tokens(&shown)?;
         let lyrics = prompt::lyric_prompt(&request.language, &request.lyrics);
         let lyric_ids = text.tokenizer.encode(&lyrics, prompt::LYRIC_TOKENS)?;
         let encoder = text.on(self.backend(), self.math());
         let mut hidden = vec![encoder.hidden_states(&text_ids)?];
         if switch_step < steps {
-            let mut plain = tokens(&caption(prompt::TEXT2MUSIC))?;
+            let (caption, metas) = (&request.caption, &request.metas);
+            let plain =
+                prompt::caption_prompt(prompt::TEXT2MUSIC, caption, metas, material.duration_s);
+            let mut plain = tokens(&plain)?;
             // Upstream cuts or pads this prompt to the length of the other one.
             plain.resize(text_ids.len(), text.tokenizer.end_of_text());
             hidden.push(encoder.hidden_states(&plain)?);
@@ -246,6 +245,17 @@ pub fn instruction(request: &SongRequest) -> &str {
         prompt::TEXT2MUSIC if !request.codes.is_empty() => prompt::COVER,
         other => other,
     }
+}
+
+/// The caption prompt that the model was trained on.
+fn caption(config: &DitConfig, request: &SongRequest, duration_s: Option<f64>) -> String {
+    let (instruction, caption, metas) = (instruction(request), &request.caption, &request.metas);
+    if !config.is_lego_sft {
+        return prompt::caption_prompt(instruction, caption, metas, duration_s);
+    }
+    let is_marked = request.repainting.mask == ChunkMask::Explicit;
+    let global = &request.global_caption;
+    prompt::stem_prompt(instruction, global, caption, is_marked, metas, duration_s)
 }
 
 /// Times of every step and the final 0.

@@ -276,6 +276,9 @@ pub struct SongRequest {
     pub model: String,
     /// Description of the music.
     pub caption: String,
+    /// Description of the whole song, where [`SongRequest::caption`] is that of a stem. Only
+    /// models trained on stems read it.
+    pub global_caption: String,
     /// Lyrics; empty or `[Instrumental]` for none.
     pub lyrics: String,
     /// Language code of the lyrics.
@@ -344,6 +347,7 @@ impl SongRequest {
         SongRequest {
             model: model.to_owned(),
             caption: String::new(),
+            global_caption: String::new(),
             lyrics: prompt::INSTRUMENTAL.into(),
             language: "unknown".into(),
             task: Task::Text2Music,

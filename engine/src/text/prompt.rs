@@ -58,8 +58,33 @@ pub fn caption_prompt(
     metas: &Metas,
     duration_s: Option<f64>,
 ) -> String {
-    let colon = if instruction.ends_with(':') { "" } else { ":" };
     let caption = caption_section(caption).unwrap_or(caption);
+    filled(instruction, caption, metas, duration_s)
+}
+
+/// [`caption_prompt`] for models that were trained on the stems of songs (`is_lego_sft` of their
+/// configuration): `caption` is that of the stem, `global` that of the whole song, which
+/// instructions that ask for a segment leave out. `is_marked` says whether the network is shown
+/// which part is to be new. Upstream: `acestep/core/generation/handler/conditioning_text.py`.
+pub fn stem_prompt(
+    instruction: &str,
+    global: &str,
+    caption: &str,
+    is_marked: bool,
+    metas: &Metas,
+    duration_s: Option<f64>,
+) -> String {
+    let local = caption_section(caption).unwrap_or(caption);
+    let stem = format!("Local: {local}\nMask Control: {is_marked}");
+    let caption = match instruction.to_lowercase().contains("a segment") {
+        true => stem,
+        false => format!("Global: {global}\n{stem}"),
+    };
+    filled(instruction, &caption, metas, duration_s)
+}
+
+fn filled(instruction: &str, caption: &str, metas: &Metas, duration_s: Option<f64>) -> String {
+    let colon = if instruction.ends_with(':') { "" } else { ":" };
     let metas = metas_lines(metas, duration_s);
     format!(
         "# Instruction\n{instruction}{colon}\n\n# Caption\n{caption}\n\n# Metas\n{metas}\
@@ -149,6 +174,35 @@ mod tests {
         assert_eq!(
             lyric_prompt("en", "[Instrumental]"),
             "# Languages\nen\n\n# Lyric\n[Instrumental]<|endoftext|>"
+        );
+    }
+
+    #[test]
+    fn stem_prompts_name_the_song_the_stem_and_the_mask() {
+        let caption = |instruction: &str, marked| {
+            let metas = Metas::default();
+            let prompt = stem_prompt(instruction, "a waltz", "brushes", marked, &metas, None);
+            let (_, rest) = prompt.split_once("# Caption\n").unwrap();
+            rest.split_once("\n\n# Metas\n").unwrap().0.to_owned()
+        };
+        let whole = lego(Some("drums"));
+        assert_eq!(
+            caption(&whole, false),
+            "Global: a waltz\nLocal: brushes\nMask Control: false"
+        );
+        assert_eq!(
+            caption(&whole, true),
+            "Global: a waltz\nLocal: brushes\nMask Control: true"
+        );
+        assert_eq!(
+            caption("Generate A SEGMENT of the DRUMS track", true),
+            "Local: brushes\nMask Control: true"
+        );
+        // Of a stem's caption that is a whole prompt only the caption counts.
+        let prompt = caption_prompt(&whole, "brushes", &Metas::default(), None);
+        let stem = stem_prompt(&whole, "", &prompt, false, &Metas::default(), None);
+        assert!(
+            stem.contains("# Caption\nGlobal: \nLocal: brushes\nMask Control: false\n\n# Metas")
         );
     }
 

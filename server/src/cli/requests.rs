@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The flags that describe one song; a request says all of it.
-pub const OF_ONE_SONG: [&str; 48] = [
+pub const OF_ONE_SONG: [&str; 49] = [
     "prompt",
     "lyrics",
     "lyrics_file",
@@ -50,6 +50,7 @@ pub const OF_ONE_SONG: [&str; 48] = [
     "cover_noise_strength",
     "track",
     "instruction",
+    "global_caption",
     "retake_seed",
     "retake_variance",
     "thinking",

@@ -3,6 +3,7 @@
 use crate::coerce::{Seed, Texts};
 use crate::fields::RawRequest;
 use engine::song::Task;
+use engine::song::task::TRACK_NAMES;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -38,9 +39,13 @@ pub struct TaskArgs {
     /// 0 starts from noise, 1 closest to the recording [default: 0]
     #[arg(long, value_name = "X", value_parser = super::generate::number)]
     pub cover_noise_strength: Option<f64>,
-    /// Track for lego and extract, tracks separated by commas for complete
+    /// Track for lego and extract, tracks separated by commas for complete: woodwinds, brass, fx,
+    /// synth, strings, percussion, keyboard, guitar, bass, drums, backing_vocals, vocals
     #[arg(long, value_name = "NAMES")]
     pub track: Option<String>,
+    /// Description of the whole song, for lego with models trained on stems
+    #[arg(long, value_name = "TEXT")]
+    pub global_caption: Option<String>,
     /// Instruction line of the prompt [default: the task's own]
     #[arg(long, value_name = "TEXT")]
     pub instruction: Option<String>,
@@ -117,15 +122,38 @@ impl TaskArgs {
         raw.chunk_mask_mode = self.chunk_mask_mode.clone();
         raw.audio_cover_strength = self.cover_strength;
         raw.cover_noise_strength = self.cover_noise_strength;
-        raw.track_name = self.track.clone();
-        raw.track_classes = self.track.as_ref().map(|names| {
-            let names = names.split(',').map(|n| n.trim().to_owned());
-            Texts(names.filter(|n| !n.is_empty()).collect())
-        });
+        let tracks = self.tracks(task)?;
+        raw.track_name = tracks.first().cloned();
+        raw.track_classes = (!tracks.is_empty()).then_some(Texts(tracks));
         raw.instruction = self.instruction.clone();
+        raw.global_caption = self.global_caption.clone();
         raw.retake_seed = self.retake_seed.clone().map(Seed::List);
         raw.retake_variance = self.retake_variance;
         Ok(())
+    }
+}
+
+impl TaskArgs {
+    /// The names of `--track`, one or several as the task has it.
+    fn tracks(&self, task: Task) -> Result<Vec<String>> {
+        let said = self.track.as_deref().unwrap_or_default();
+        let names = said.split(',').map(|name| name.trim().to_lowercase());
+        let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
+        if let Some(name) = names
+            .iter()
+            .find(|name| !TRACK_NAMES.contains(&name.as_str()))
+        {
+            return Err(Error::Request(format!(
+                "--track {name}: there is no such track; one of {}",
+                TRACK_NAMES.join(", ")
+            )));
+        }
+        if names.len() > 1 && task != Task::Complete {
+            return Err(Error::Request(format!(
+                "--track {said}: only --task complete takes several tracks; name one"
+            )));
+        }
+        Ok(names)
     }
 }
 
@@ -141,6 +169,31 @@ mod tests {
         assert_eq!(part("-2..3"), of(Some(-2.0), Some(3.0)));
         assert_eq!(part("..4"), of(None, Some(4.0)));
         assert!(part("10-25").is_err() && part("a..b").is_err());
+    }
+
+    #[test]
+    fn tracks_are_those_that_models_know() {
+        let said = |task, track: &str| {
+            let args = TaskArgs {
+                track: Some(track.into()),
+                ..TaskArgs::default()
+            };
+            args.tracks(task)
+        };
+        assert_eq!(said(Task::Lego, " Drums "), Ok(vec!["drums".into()]));
+        let both = Ok(vec!["bass".into(), "backing_vocals".into()]);
+        assert_eq!(said(Task::Complete, "bass, backing_vocals,"), both);
+        for (task, track, why) in [
+            (Task::Extract, "kazoo", "one of woodwinds, brass"),
+            (Task::Complete, "bass,kazoo", "--track kazoo"),
+            (Task::Lego, "bass,drums", "name one"),
+        ] {
+            let refused = said(task, track);
+            assert!(
+                refused.is_err_and(|e| e.to_string().contains(why)),
+                "{track}"
+            );
+        }
     }
 
     #[test]

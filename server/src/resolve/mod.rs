@@ -127,6 +127,7 @@ pub fn resolve(
     let seeds = seeds::seeds(raw.seed.as_ref(), raw.use_random_seed(), batch, random);
     let song = SongRequest {
         caption: raw.prompt(),
+        global_caption: raw.global_caption(),
         lyrics: lyrics(&raw.lyrics()),
         language: match planned.language {
             Some(named) => named.to_owned(),
@@ -189,6 +190,7 @@ fn last_component(path: &str) -> Option<String> {
 fn refuse_long_texts(raw: &RawRequest, caller: Caller) -> Result<(), Refusal> {
     checks::length(caller, "prompt", raw.prompt.as_deref())?;
     checks::length(caller, "lyrics", raw.lyrics.as_deref())?;
+    checks::length(caller, "global_caption", raw.global_caption.as_deref())?;
     checks::length(caller, "instruction", raw.instruction.as_deref())?;
     checks::length(caller, "sample_query", raw.sample_query.as_deref())?;
     checks::length(

@@ -165,6 +165,16 @@ mod tests {
     }
 
     #[test]
+    fn the_whole_song_has_a_caption_of_its_own() {
+        let made =
+            song(json!({"task_type": "lego", "prompt": "brushes", "globalCaption": "a waltz"}));
+        assert_eq!(
+            (&*made.caption, &*made.global_caption),
+            ("brushes", "a waltz")
+        );
+    }
+
+    #[test]
     fn tasks_that_turbo_models_did_not_learn_are_noted() {
         let body = json!({"task_type": "extract", "src_audio_path": "a.wav"});
         assert_eq!(http(true, body.clone()).unwrap().notes.len(), 1);

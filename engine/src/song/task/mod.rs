@@ -45,6 +45,23 @@ pub enum SourceUse {
     Hole,
 }
 
+/// Names of the tracks that models were trained on (upstream: `TRACK_NAMES` of
+/// `acestep/constants.py`).
+pub const TRACK_NAMES: [&str; 12] = [
+    "woodwinds",
+    "brass",
+    "fx",
+    "synth",
+    "strings",
+    "percussion",
+    "keyboard",
+    "guitar",
+    "bass",
+    "drums",
+    "backing_vocals",
+    "vocals",
+];
+
 /// Tracks that an instruction names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tracks {
