@@ -134,7 +134,7 @@ impl Case {
 
     /// Whether the program's [`Math`] matters.
     pub fn has_products(&self) -> bool {
-        matches!(self.op, Op::Attention { .. })
+        matches!(self.op, Op::Attention { .. } | Op::AttentionWeights { .. })
             || (!self.op.weight_inputs().is_empty() && self.op != Op::Embed)
     }
 
@@ -144,7 +144,9 @@ impl Case {
             Fill::Below(_) | Fill::Lengths(_) => DType::I32,
             _ if self.op.weight_inputs().contains(&i) => self.weights,
             _ => match (&self.op, i) {
-                (Op::Attention { .. }, 1 | 2) | (Op::WriteRows, 0) => self.kept,
+                (Op::Attention { .. }, 1 | 2)
+                | (Op::AttentionWeights { .. }, 1)
+                | (Op::WriteRows, 0) => self.kept,
                 _ => DType::F32,
             },
         }

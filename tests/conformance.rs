@@ -257,6 +257,7 @@ fn attention() -> Vec<Case> {
             cases.extend([case.clone(), case.kept(DType::BF16)]);
         }
     }
+    cases.extend(attention_weights());
     // Peaked scores, as in the first layer of the model.
     cases.push(Case::new(
         Op::Attention { mask: Mask::Full },
@@ -266,6 +267,35 @@ fn attention() -> Vec<Case> {
             (&[1, 150, 1, 128], N),
         ],
     ));
+    cases
+}
+
+fn attention_weights() -> Vec<Case> {
+    let mut cases = Vec::new();
+    // (B, T, S, heads, key/value heads, D, mask, lengths, chosen heads)
+    let sizes = [
+        (1, 1, 1, 1, 1, 16, Mask::Full, false, &[0][..]),
+        (2, 5, 37, 4, 2, 16, Mask::Full, true, &[3, 0]),
+        (1, 131, 129, 3, 1, 64, Mask::Full, false, &[1]),
+        (2, 65, 300, 4, 2, 128, Mask::Full, true, &[0, 1, 2, 3]),
+        (1, 17, 17, 2, 1, 10, Mask::Full, false, &[1, 1]),
+        (2, 70, 141, 4, 2, 128, Mask::Causal, true, &[2]),
+        (2, 33, 33, 2, 1, 16, Mask::Window(5), false, &[0]),
+        (2, 100, 100, 2, 2, 64, Mask::Window(7), true, &[1, 0]),
+    ];
+    for (b, t, s, h, g, d, mask, lengths, heads) in sizes {
+        let (q, k, rows) = ([b, t, h, d], [b, s, g, d], [b]);
+        let mut ins: Vec<(&[usize], Fill)> = vec![(&q, Fill::Normal(2.0)), (&k, N)];
+        if lengths {
+            ins.push((&rows, Fill::Lengths(s)));
+        }
+        let heads = heads.to_vec();
+        let op = Op::AttentionWeights { mask, heads };
+        for math in [Math::F32, Math::Bf16] {
+            let case = Case::new(op.clone(), &ins).stored(DType::F32, math);
+            cases.extend([case.clone(), case.kept(DType::BF16)]);
+        }
+    }
     cases
 }
 

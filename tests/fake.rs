@@ -255,7 +255,7 @@ impl SongMaker for FakeMaker {
                 .collect(),
             latents: vec![0.5; 250 * 64],
             gain: 1.0,
-            lrc: None,
+            lrc: request.lrc.then(|| format!("[00:00.00]song {seed}")),
         };
         Ok(Song {
             items: request.seeds.iter().map(item).collect(),

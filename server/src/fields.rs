@@ -152,6 +152,7 @@ fields! {
     extract_codes_only: Bool = false, ["extractCodesOnly"], (), [], "Only the audio codes of the source";
     retake_seed: Seed = null, ["retakeSeed"], (), [], "Seeds of a second noise";
     retake_variance: Float = 0.0, ["retakeVariance"], (0.0 to 1.0), [], "How much of the second noise is mixed in";
+    get_lrc: Bool = false, [], (), [], "Find out when each line of the lyrics is sung; comes back as lrc";
     ai_token: Text = "", [], (), [], "The API key";
     sampler_mode: Text = "euler", [], (), [], "euler or heun";
     velocity_norm_threshold: Float = 0.0, [], (0.0 to 1000.0), [], "Largest ratio of the norms of velocity and state; 0 is off";

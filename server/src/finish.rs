@@ -166,6 +166,9 @@ struct Item<'a> {
     dit_model: &'a str,
     progress: f64,
     stage: &'a str,
+    /// Only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lrc: Option<&'a str>,
 }
 
 /// The result of a job as JSON text.
@@ -202,10 +205,16 @@ fn result(
     };
     let metas = metas(echo, composed, length_s);
     let lm_model = app.lm_model();
+    let lrc = |index: usize| match &finished.made {
+        Made::Song(song) => song.items.get(index).and_then(|item| item.lrc.as_deref()),
+        Made::Analysis(_) | Made::Understood(_) => None,
+    };
     let items: Vec<Item> = urls
         .into_iter()
-        .map(|file| Item {
+        .enumerate()
+        .map(|(index, file)| Item {
             file,
+            lrc: lrc(index),
             wave: "",
             status: 1,
             create_time,
@@ -344,6 +353,9 @@ pub fn generation_info(made: &Song, seconds: f64, notes: &[String]) -> String {
         times.evaluations,
         times.decode_s
     ));
+    if times.align_s > 0.0 {
+        info.push_str(&format!("\n- Timing of the lyrics: {:.2}s", times.align_s));
+    }
     if !made.composed.events.is_empty() {
         info.push_str(&format!(
             "\n- Grammar: {} steps, in the server's log",

@@ -16,7 +16,8 @@ fn span(stage: Stage) -> (f64, f64) {
         Stage::Text => (0.51, 0.0),
         Stage::Condition => (0.51, 0.01),
         Stage::Diffuse => (0.52, 0.28),
-        Stage::Decode => (0.8, 0.19),
+        Stage::Decode => (0.8, 0.18),
+        Stage::Align => (0.98, 0.01),
     }
 }
 

@@ -130,6 +130,18 @@ fn queued_and_running() {
 }
 
 #[test]
+fn lyrics_are_timed_where_that_is_asked_for() {
+    let fake = Fake::start(&[]);
+    let made = |body: Value| items(&finished(fake.addr, &release(fake.addr, &body)));
+    let timed = made(json!({
+        "get_lrc": "true", "lyrics": "la", "seed": "3,4", "use_random_seed": false,
+    }));
+    assert_eq!(timed[0]["lrc"], "[00:00.00]song 3");
+    assert_eq!(timed[1]["lrc"], "[00:00.00]song 4");
+    assert_eq!(made(json!({"lyrics": "la"}))[0].get("lrc"), None);
+}
+
+#[test]
 fn succeeded() {
     let fake = Fake::start(&[("ACESTEP_LM_MODEL_PATH", "acestep-5Hz-lm-1.7B")]);
     let id = release(

@@ -25,6 +25,7 @@ pub fn evaluate(op: &Op, ins: &[Tensor], math: Math) -> Option<Want> {
             want
         }
         Op::Attention { mask } => attention(ins, mask, math),
+        Op::AttentionWeights { mask, ref heads } => attention_weights(ins, mask, heads, math),
         Op::Conv1d {
             dilation,
             stride,
@@ -77,50 +78,116 @@ fn linear(x: &Tensor, w: &Tensor, bias: Option<&Tensor>, math: Math) -> Want {
     want
 }
 
-fn attention(ins: &[Tensor], mask: Mask, math: Math) -> Want {
-    let (q_shape, k_shape) = (&ins[0].shape, &ins[1].shape);
-    let (b, t, h, d) = (q_shape[0], q_shape[1], q_shape[2], q_shape[3]);
-    let (s, g) = (k_shape[1], k_shape[2]);
-    let [q, k, v] = [0, 1, 2].map(|i| ins[i].operands(math));
-    let mut want = Want::default();
-    for r in 0..b * t * h {
-        let (item, i, head) = (r / h / t, r / h % t, r % h);
-        let length = ins.get(3).map_or(s, |l| l.data[item] as usize);
+/// Queries, keys and what each sees of them.
+struct Scores<'a> {
+    q: Vec<f64>,
+    k: Vec<f64>,
+    lengths: Option<&'a Tensor>,
+    mask: Mask,
+    q_shape: &'a [usize],
+    k_shape: &'a [usize],
+}
+
+/// The keys that a query sees, each with its weight, and the error that its scores may have.
+struct Seen {
+    weights: Vec<(usize, f64)>,
+    score_slack: f64,
+}
+
+impl<'a> Scores<'a> {
+    fn new(ins: &'a [Tensor], lengths: Option<&'a Tensor>, mask: Mask, math: Math) -> Self {
+        Scores {
+            q: ins[0].operands(math),
+            k: ins[1].operands(math),
+            lengths,
+            mask,
+            q_shape: &ins[0].shape,
+            k_shape: &ins[1].shape,
+        }
+    }
+
+    /// Where key (and value) `j` of the head begins.
+    fn at(&self, item: usize, j: usize, head: usize) -> usize {
+        let (s, g, h) = (self.k_shape[1], self.k_shape[2], self.q_shape[2]);
+        ((item * s + j) * g + head / (h / g)) * self.q_shape[3]
+    }
+
+    fn of(&self, item: usize, i: usize, head: usize) -> Seen {
+        let (t, h, d) = (self.q_shape[1], self.q_shape[2], self.q_shape[3]);
+        let s = self.k_shape[1];
+        let length = self.lengths.map_or(s, |l| l.data[item] as usize);
         let sees = |j: usize| {
             j < length
-                && match mask {
+                && match self.mask {
                     Mask::Full => true,
                     Mask::Causal => j + t <= i + length,
                     Mask::Window(w) => i.abs_diff(j) <= w,
                 }
         };
-        let at = |j: usize| ((item * s + j) * g + head / (h / g)) * d;
-        let q = &q[r * d..][..d];
+        let q = &self.q[((item * t + i) * h + head) * d..][..d];
         let mut scores = Vec::new();
         let mut score_slack = 0f64;
         for j in (0..s).filter(|&j| sees(j)) {
             let terms = q
                 .iter()
-                .zip(&k[at(j)..])
+                .zip(&self.k[self.at(item, j, head)..])
                 .map(|(q, k)| q * k / (d as f64).sqrt());
             let (sum, size) = terms.fold((0.0, 0.0), |(s, m), p: f64| (s + p, m + p.abs()));
             score_slack = score_slack.max(sum_slack(d, size) + 4.0 * U * sum.abs());
             scores.push((j, sum));
         }
         let max = scores.iter().fold(f64::NEG_INFINITY, |m, s| m.max(s.1));
-        let weights: Vec<f64> = scores.iter().map(|s| (s.1 - max).exp()).collect();
-        let total: f64 = weights.iter().sum();
+        let total: f64 = scores.iter().map(|s| (s.1 - max).exp()).sum();
+        let weights = scores.iter().map(|(j, x)| (*j, (x - max).exp() / total));
+        Seen {
+            weights: weights.collect(),
+            score_slack,
+        }
+    }
+}
+
+fn attention_weights(ins: &[Tensor], mask: Mask, heads: &[usize], math: Math) -> Want {
+    let scores = Scores::new(ins, ins.get(2), mask, math);
+    let (b, t, s) = (ins[0].shape[0], ins[0].shape[1], ins[1].shape[1]);
+    let mut want = Want::default();
+    for row in 0..b * heads.len() * t {
+        let (item, head, i) = (row / t / heads.len(), row / t % heads.len(), row % t);
+        let seen = scores.of(item, i, heads[head]);
+        let mut weights = vec![0f64; s];
+        for (j, p) in seen.weights {
+            weights[j] = p;
+        }
+        for p in weights {
+            // As for the results of attention; tiny weights may vanish.
+            let slack = p * (2.0 * seen.score_slack + 8.0 * U) + sum_slack(s, p) + 1e-37;
+            want.push(p, slack);
+        }
+    }
+    want
+}
+
+fn attention(ins: &[Tensor], mask: Mask, math: Math) -> Want {
+    let scores = Scores::new(ins, ins.get(3), mask, math);
+    let (b, t, h, d) = match ins[0].shape[..] {
+        [b, t, h, d] => (b, t, h, d),
+        _ => return Want::default(),
+    };
+    let v = ins[2].operands(math);
+    let mut want = Want::default();
+    for r in 0..b * t * h {
+        let (item, i, head) = (r / h / t, r / h % t, r % h);
+        let seen = scores.of(item, i, head);
         for c in 0..d {
-            let terms = scores
+            let terms = seen
+                .weights
                 .iter()
-                .zip(&weights)
-                .map(|((j, _), p)| p / total * v[at(*j) + c]);
+                .map(|(j, p)| p * v[scores.at(item, *j, head) + c]);
             let (sum, size) = terms.fold((0.0, 0.0), |(s, m), p: f64| (s + p, m + p.abs()));
             // An error e of every score changes every weight by the factor exp(e), and its share
             // of the total as well.
             let weight =
-                2.0 * score_slack + 8.0 * U + if math == Math::Bf16 { U_BF16 } else { 0.0 };
-            want.push(sum, weight * size + sum_slack(scores.len(), size));
+                2.0 * seen.score_slack + 8.0 * U + if math == Math::Bf16 { U_BF16 } else { 0.0 };
+            want.push(sum, weight * size + sum_slack(seen.weights.len(), size));
         }
     }
     want

@@ -17,11 +17,11 @@ mod tags;
 #[cfg(test)]
 mod test_signal;
 mod wav;
-pub(crate) mod write;
+mod write;
 
 pub use mp3::Mp3;
 pub use tags::Tags;
-pub use write::write;
+pub use write::{write, write_whole};
 
 use crate::error::{Error, Result};
 use std::ops::RangeInclusive;

@@ -68,13 +68,86 @@ pub fn cross_kv(c: &DitConfig, math: Math, batch: usize, rows: usize) -> Result<
     let width = c.num_key_value_heads * c.head_dim;
     for i in 0..c.num_hidden_layers {
         let name = format!("decoder.layers.{i}.cross_attn");
-        let k = linear(&mut b, &format!("{name}.k_proj"), e, width);
-        let k = heads(&mut b, &format!("{name}.k_norm"), k, &dims(c), None);
+        let k = cross_keys(&mut b, c, i, e);
         let v = linear(&mut b, &format!("{name}.v_proj"), e, width);
         let v = b.reshape(v, &[batch, rows, c.num_key_value_heads, c.head_dim]);
         let (k_name, v_name) = kv_names(i);
         b.output(k_name, k);
         b.output(v_name, v);
+    }
+    b.finish()
+}
+
+/// Keys `(B, L, G, D)` of layer `i` for the embedded condition `e` `(B, L, H)`.
+fn cross_keys(b: &mut Builder, c: &DitConfig, i: usize, e: Val) -> Val {
+    let name = format!("decoder.layers.{i}.cross_attn");
+    let k = linear(
+        b,
+        &format!("{name}.k_proj"),
+        e,
+        c.num_key_value_heads * c.head_dim,
+    );
+    heads(b, &format!("{name}.k_norm"), k, &dims(c), None)
+}
+
+/// Names of the outputs of [`cross_weights`] for a layer.
+pub fn weights_name(layer: usize) -> String {
+    format!("weights.{layer}")
+}
+
+/// What the tokens of a song look at in its condition: inputs `x` `(1, T, 64)`, `context`
+/// `(1, T, 128)`, `t` and `dt` `(1)` as for [`time_table`], `condition` `(1, L, He)` as for
+/// [`cross_kv`]. For every layer of `maps`, ascending, an output ([`weights_name`]) with the
+/// weights of its cross-attention heads, `(1, heads, S, L)`. Nothing behind the last of these
+/// layers is computed.
+pub fn cross_weights(
+    c: &DitConfig,
+    math: Math,
+    frames: usize,
+    rows: usize,
+    maps: &[(usize, Vec<usize>)],
+) -> Result<Program> {
+    let mut b = Builder::new("cross_weights", math);
+    let shape = VelocityShape {
+        batch: 1,
+        frames,
+        condition_rows: rows,
+        guided: false,
+        time: TimeFrom::Items,
+    };
+    let mut x = patchify(&mut b, c, &shape);
+    let t = b.input("t", &[1]);
+    let dt = b.input("dt", &[1]);
+    let (_, proj_t) = time_embed(&mut b, c, "decoder.time_embed", t);
+    let (_, proj_r) = time_embed(&mut b, c, "decoder.time_embed_r", dt);
+    let proj = b.add(proj_t, proj_r);
+    let cond = b.input("condition", &[1, rows, c.encoder_hidden_size]);
+    let e = linear_bias(&mut b, "decoder.condition_embedder", cond, c.hidden_size);
+    let rope = Rope::new(
+        &mut b,
+        frames.div_ceil(c.patch_size),
+        c.head_dim,
+        c.rope_theta,
+    );
+    let last = maps.last().map_or(0, |(layer, _)| *layer);
+    for i in 0..=last {
+        let m = modulation(&mut b, c, i, proj);
+        x = after_self(&mut b, c, i, x, &m, rope);
+        let q = cross_queries(&mut b, c, i, x);
+        let k = cross_keys(&mut b, c, i, e);
+        if let Some((_, heads)) = maps.iter().find(|(layer, _)| *layer == i) {
+            let (mask, heads) = (Mask::Full, heads.clone());
+            let weights = b.op(Op::AttentionWeights { mask, heads }, &[q, k]);
+            b.output(weights_name(i), weights);
+        }
+        if i < last {
+            let width = c.num_key_value_heads * c.head_dim;
+            let v = format!("decoder.layers.{i}.cross_attn.v_proj");
+            let v = linear(&mut b, &v, e, width);
+            let v = b.reshape(v, &[1, rows, c.num_key_value_heads, c.head_dim]);
+            x = after_cross(&mut b, c, i, x, &[q, k, v]);
+            x = after_mlp(&mut b, c, i, x, &m);
+        }
     }
     b.finish()
 }
@@ -252,8 +325,7 @@ fn row(b: &mut Builder, table: Val, j: usize) -> Val {
     b.reshape(r, &[items, c])
 }
 
-/// Layer `i`. x and out `(B, S, H)`; `proj (B, 6H)` is added to the layer's own table of shift,
-/// scale and gate for attention, then for the MLP.
+/// Layer `i`. x and out `(B, S, H)`; `proj (B, 6H)` as for [`modulation`].
 fn layer(
     b: &mut Builder,
     c: &DitConfig,
@@ -263,21 +335,39 @@ fn layer(
     rope: Rope,
     cross: Cross,
 ) -> Val {
-    let (name, tap, h, eps) = (
-        format!("decoder.layers.{i}"),
-        format!("block{i}"),
-        c.hidden_size,
-        c.rms_norm_eps,
-    );
-    let items = b.shape(x)[0];
-    let table = b.vector(format!("{name}.scale_shift_table"), &[1, 6, h], &[6 * h]);
+    let m = modulation(b, c, i, proj);
+    let x = after_self(b, c, i, x, &m, rope);
+    let q = cross_queries(b, c, i, x);
+    let x = after_cross(b, c, i, x, &[q, cross.k, cross.v, cross.lengths]);
+    after_mlp(b, c, i, x, &m)
+}
+
+/// Shift, scale and gate of a layer's attention, then those of its MLP, `(B, H)` each.
+type Modulation = [Val; 6];
+
+/// `proj (B, 6H)` is added to the layer's own table.
+fn modulation(b: &mut Builder, c: &DitConfig, i: usize, proj: Val) -> Modulation {
+    let (h, items) = (c.hidden_size, b.shape(proj)[0]);
+    let name = format!("decoder.layers.{i}.scale_shift_table");
+    let table = b.vector(name, &[1, 6, h], &[6 * h]);
     let m = b.op(Op::AddVector, &[proj, table]);
     let m = b.reshape(m, &[items, 6, h]);
-    let [shift, scale, gate, mlp_shift, mlp_scale, mlp_gate] =
-        std::array::from_fn(|j| row(b, m, j));
+    std::array::from_fn(|j| row(b, m, j))
+}
 
+/// A layer's self-attention.
+fn after_self(
+    b: &mut Builder,
+    c: &DitConfig,
+    i: usize,
+    x: Val,
+    [shift, scale, gate, ..]: &Modulation,
+    rope: Rope,
+) -> Val {
+    let (name, tap) = (format!("decoder.layers.{i}"), format!("block{i}"));
+    let (h, eps) = (c.hidden_size, c.rms_norm_eps);
     let w = b.vector(format!("{name}.self_attn_norm.weight"), &[h], &[h]);
-    let n = b.op(Op::RmsNormModulate { eps }, &[x, w, scale, shift]);
+    let n = b.op(Op::RmsNormModulate { eps }, &[x, w, *scale, *shift]);
     b.tap(format!("{tap}.self_attn_in"), n);
     let taps = SelfAttentionTaps {
         value: format!("{tap}.self_v"),
@@ -286,35 +376,50 @@ fn layer(
     let attn = format!("{name}.self_attn");
     let a = self_attention(b, &attn, &taps, n, &dims(c), layer_mask(c, i), rope);
     b.tap(format!("{tap}.self_attn_out"), a);
-    let x = b.op(Op::GatedAdd, &[x, a, gate]);
-    b.tap(format!("{tap}.after_self"), x);
+    let x = b.op(Op::GatedAdd, &[x, a, *gate]);
+    b.tap(format!("{tap}.after_self"), x)
+}
 
-    let n = norm(b, &format!("{name}.cross_attn_norm"), x, eps);
-    b.tap(format!("{tap}.cross_attn_in"), n);
-    let a = cross_attention(b, c, &format!("{name}.cross_attn"), n, cross);
-    b.tap(format!("{tap}.cross_attn_out"), a);
+/// Queries `(B, S, heads, D)` of a layer's attention to the condition: per-head norm, no
+/// positions.
+fn cross_queries(b: &mut Builder, c: &DitConfig, i: usize, x: Val) -> Val {
+    let name = format!("decoder.layers.{i}");
+    let n = norm(b, &format!("{name}.cross_attn_norm"), x, c.rms_norm_eps);
+    b.tap(format!("block{i}.cross_attn_in"), n);
+    let width = c.num_attention_heads * c.head_dim;
+    let q = linear(b, &format!("{name}.cross_attn.q_proj"), n, width);
+    heads(b, &format!("{name}.cross_attn.q_norm"), q, &dims(c), None)
+}
+
+/// A layer's attention to the condition, of queries, keys, values and perhaps lengths.
+fn after_cross(b: &mut Builder, c: &DitConfig, i: usize, x: Val, of: &[Val]) -> Val {
+    let (items, s) = (b.shape(x)[0], b.shape(x)[1]);
+    let ctx = b.op(Op::Attention { mask: Mask::Full }, of);
+    let ctx = b.reshape(ctx, &[items, s, c.num_attention_heads * c.head_dim]);
+    let name = format!("decoder.layers.{i}.cross_attn.o_proj");
+    let a = linear(b, &name, ctx, c.hidden_size);
+    b.tap(format!("block{i}.cross_attn_out"), a);
     let x = b.add(x, a);
-    b.tap(format!("{tap}.after_cross"), x);
+    b.tap(format!("block{i}.after_cross"), x)
+}
 
+/// A layer's MLP.
+fn after_mlp(
+    b: &mut Builder,
+    c: &DitConfig,
+    i: usize,
+    x: Val,
+    [_, _, _, shift, scale, gate]: &Modulation,
+) -> Val {
+    let (name, tap) = (format!("decoder.layers.{i}"), format!("block{i}"));
+    let (h, eps) = (c.hidden_size, c.rms_norm_eps);
     let w = b.vector(format!("{name}.mlp_norm.weight"), &[h], &[h]);
-    let n = b.op(Op::RmsNormModulate { eps }, &[x, w, mlp_scale, mlp_shift]);
+    let n = b.op(Op::RmsNormModulate { eps }, &[x, w, *scale, *shift]);
     b.tap(format!("{tap}.mlp_in"), n);
     let y = mlp(b, &format!("{name}.mlp"), n, &dims(c));
     b.tap(format!("{tap}.mlp_out"), y);
-    let x = b.op(Op::GatedAdd, &[x, y, mlp_gate]);
+    let x = b.op(Op::GatedAdd, &[x, y, *gate]);
     b.tap(format!("{tap}.out"), x)
-}
-
-/// Attention to the condition: per-head norm of the queries, no positions.
-fn cross_attention(b: &mut Builder, c: &DitConfig, name: &str, x: Val, cross: Cross) -> Val {
-    let (items, s) = (b.shape(x)[0], b.shape(x)[1]);
-    let width = c.num_attention_heads * c.head_dim;
-    let q = linear(b, &format!("{name}.q_proj"), x, width);
-    let q = heads(b, &format!("{name}.q_norm"), q, &dims(c), None);
-    let attention = Op::Attention { mask: Mask::Full };
-    let ctx = b.op(attention, &[q, cross.k, cross.v, cross.lengths]);
-    let ctx = b.reshape(ctx, &[items, s, width]);
-    linear(b, &format!("{name}.o_proj"), ctx, c.hidden_size)
 }
 
 /// Modulated norm and the transposed patch convolution, as a linear: `(B, S, H)` to

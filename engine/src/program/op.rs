@@ -187,6 +187,18 @@ pub enum Op {
         /// Which keys a query sees.
         mask: Mask,
     },
+    /// The weights by which [`Op::Attention`] mixes the values, of the query heads `heads` alone:
+    /// `out[b, n, t, s]` is what query t of head `heads[n]` gives to key s, 0 for a key that the
+    /// mask or the length hides. Of one query they add up to 1, or to 0 when it sees no key.
+    /// ins: q `(B, T, H, D)`, k `(B, S, G, D)` f32 or bf16, optionally lengths i32 `(B)`, all as
+    /// there. out `(B, heads.len(), T, S)`; operands of the scores by the program's [`Math`], the
+    /// weights themselves are not rounded. Every head of `heads` is below H.
+    AttentionWeights {
+        /// Which keys a query sees.
+        mask: Mask,
+        /// Query heads, at least one, in the order of the output.
+        heads: Vec<usize>,
+    },
     /// `[cos(1000 t w_i) | sin(1000 t w_i)]`, `w_i = exp(-ln(10000) i / (dim/2))`.
     /// ins: t `(N)`. out `(N, dim)`.
     TimeSinusoid {
@@ -349,6 +361,7 @@ impl Op {
             Op::RmsNorm { .. } => "rms_norm",
             Op::Rope => "rope",
             Op::Attention { .. } => "attention",
+            Op::AttentionWeights { .. } => "attention_weights",
             Op::TimeSinusoid { .. } => "time_sinusoid",
             Op::Conv1d { .. } => "conv1d",
             Op::ConvTranspose1d { .. } => "conv_transpose1d",

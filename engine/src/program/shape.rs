@@ -70,6 +70,7 @@ impl Op {
             | Op::Rope
             | Op::NormRope { .. }
             | Op::Attention { .. }
+            | Op::AttentionWeights { .. }
             | Op::TimeSinusoid { .. }
             | Op::FsqEncode { .. }
             | Op::FsqDecode { .. } => self.shape_network(ins)?,
@@ -90,10 +91,15 @@ impl Op {
     fn check_dtypes(&self, ins: &[Typed]) -> Result<(), String> {
         for (i, (_, dtype)) in ins.iter().enumerate() {
             let ids = matches!((self, i), (Op::Embed | Op::FsqDecode { .. }, 0))
-                || matches!((self, i), (Op::Attention { .. }, 3) | (Op::WriteRows, 2));
+                || matches!(
+                    (self, i),
+                    (Op::Attention { .. }, 3) | (Op::AttentionWeights { .. } | Op::WriteRows, 2)
+                );
             let kept = matches!(
                 (self, i),
-                (Op::Attention { .. }, 1 | 2) | (Op::WriteRows, 0 | 1)
+                (Op::Attention { .. }, 1 | 2)
+                    | (Op::AttentionWeights { .. }, 1)
+                    | (Op::WriteRows, 0 | 1)
             );
             let ok = match dtype {
                 DType::I32 => ids,
@@ -236,6 +242,7 @@ impl Op {
                 Ok(ins[0].0.to_vec())
             }
             Op::Attention { mask } => attention_shape(mask, ins),
+            Op::AttentionWeights { mask, heads } => weights_shape(mask, heads, ins),
             Op::TimeSinusoid { dim } => {
                 arity(ins, 1..=1)?;
                 rank(ins[0], 1, "t")?;
@@ -413,8 +420,27 @@ fn attention_shape(mask: &Mask, ins: &[Typed]) -> Result<Vec<usize>, String> {
     for x in &ins[..3] {
         rank(*x, 4, "q, k, v")?;
     }
+    exact(ins[2], ins[1].0, "v")?;
+    scores_fit(mask, ins[0], ins[1], ins.get(3))?;
+    Ok(ins[0].0.to_vec())
+}
+
+fn weights_shape(mask: &Mask, heads: &[usize], ins: &[Typed]) -> Result<Vec<usize>, String> {
+    arity(ins, 2..=3)?;
+    for x in &ins[..2] {
+        rank(*x, 4, "q, k")?;
+    }
+    scores_fit(mask, ins[0], ins[1], ins.get(2))?;
     let (q, k) = (ins[0].0, ins[1].0);
-    exact(ins[2], k, "v")?;
+    if heads.is_empty() || heads.iter().any(|head| *head >= q[2]) {
+        return fail(format!("heads {heads:?} of {}", q[2]));
+    }
+    Ok(vec![q[0], heads.len(), q[1], k[1]])
+}
+
+/// What attention and its weights ask of queries, keys and lengths alike.
+fn scores_fit(mask: &Mask, q: Typed, k: Typed, lengths: Option<&Typed>) -> Result<(), String> {
+    let (q, k) = (q.0, k.0);
     if q[0] != k[0] || q[3] != k[3] || q[2] % k[2] != 0 {
         return fail(format!("q {q:?} does not fit k {k:?}"));
     }
@@ -427,8 +453,8 @@ fn attention_shape(mask: &Mask, ins: &[Typed]) -> Result<Vec<usize>, String> {
         }
         _ => {}
     }
-    if let Some(l) = ins.get(3) {
-        exact(*l, &[q[0]], "lengths")?;
+    match lengths {
+        Some(l) => exact(*l, &[q[0]], "lengths"),
+        None => Ok(()),
     }
-    Ok(q.to_vec())
 }

@@ -302,28 +302,24 @@ impl Engine {
         let start = Instant::now();
         let latents = self.diffuse_all(request, &prepared, &mut times, watch)?;
         times.diffuse_s = start.elapsed().as_secs_f64();
-        let start = Instant::now();
-        let mut items = Vec::new();
-        let per_item = latents.len() / request.seeds.len();
-        for (index, latents) in latents.chunks_exact(per_item).enumerate() {
-            let of = request.seeds.len();
-            let watch = Part { watch, index, of };
-            if latents.iter().all(|x| *x == 0.0) {
-                return Err(Error::Device(
-                    "the latents are all zero; the checkpoint is faulty".into(),
-                ));
+        let mut items = self.render_all(request, &prepared, &latents, &mut times, watch)?;
+        if request.lrc {
+            let start = Instant::now();
+            for (index, item) in items.iter_mut().enumerate() {
+                let times = self.lyric_times(request, &prepared, index, &item.latents, watch);
+                // The song is there, whatever becomes of its lyrics.
+                item.lrc = Some(match times {
+                    Err(Error::Cancelled) => return Err(Error::Cancelled),
+                    Err(error) => {
+                        let note = format!("the lyrics of a song were not timed: {error}");
+                        composed.notes.push(note);
+                        String::new()
+                    }
+                    Ok(text) => text,
+                });
             }
-            let latents = request.output.moved(latents);
-            let (pcm, gain) = self.render(request, &prepared, &latents, &watch)?;
-            items.push(SongItem {
-                seed: request.seeds[index],
-                pcm,
-                latents: latents.into_owned(),
-                gain,
-                lrc: None,
-            });
+            times.align_s = start.elapsed().as_secs_f64();
         }
-        times.decode_s = start.elapsed().as_secs_f64();
         let sample_rate = self.vae()?.config.sampling_rate as u32;
         Ok(Song {
             items,
@@ -333,6 +329,39 @@ impl Engine {
             times,
             composed,
         })
+    }
+
+    /// The audio of every item of `latents` `(B, T, 64)`.
+    fn render_all(
+        &self,
+        request: &SongRequest,
+        prepared: &Prepared,
+        latents: &[f32],
+        times: &mut StageTimes,
+        watch: &dyn Watch,
+    ) -> Result<Vec<SongItem>> {
+        let start = Instant::now();
+        let of = request.seeds.len();
+        let mut items = Vec::new();
+        for (index, latents) in latents.chunks_exact(latents.len() / of).enumerate() {
+            if latents.iter().all(|x| *x == 0.0) {
+                return Err(Error::Device(
+                    "the latents are all zero; the checkpoint is faulty".into(),
+                ));
+            }
+            let watch = Part { watch, index, of };
+            let latents = request.output.moved(latents);
+            let (pcm, gain) = self.render(request, prepared, &latents, &watch)?;
+            items.push(SongItem {
+                seed: request.seeds[index],
+                pcm,
+                latents: latents.into_owned(),
+                gain,
+                lrc: None,
+            });
+        }
+        times.decode_s = start.elapsed().as_secs_f64();
+        Ok(items)
     }
 
     /// Bytes that diffusion and decoding take when `at_once` items are denoised together.

@@ -168,7 +168,8 @@ pub(super) fn f32s(shape: &[usize]) -> u64 {
         .fold(4, |n: u64, d| n.saturating_mul(*d as u64))
 }
 
-fn outputs_bytes(program: &Program) -> u64 {
+/// Results of a program.
+pub(super) fn outputs_bytes(program: &Program) -> u64 {
     let bytes = |v: &(_, crate::program::Val)| program.vals[v.1.index()].bytes() as u64;
     program.outs.iter().map(bytes).sum()
 }

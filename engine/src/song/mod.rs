@@ -11,6 +11,7 @@ pub mod fit_planner;
 pub mod language_model;
 pub mod latents;
 pub mod loaded;
+pub mod lyrics;
 mod material;
 pub mod plan;
 pub mod prepare;

@@ -19,6 +19,8 @@ pub enum Stage {
     Diffuse,
     /// Latents to audio, tile by tile.
     Decode,
+    /// When the lyrics are sung.
+    Align,
 }
 
 impl Stage {
@@ -33,6 +35,7 @@ impl Stage {
             Stage::Condition => "Encoding conditions...",
             Stage::Diffuse => "Generating music...",
             Stage::Decode => "Decoding audio...",
+            Stage::Align => "Timing the lyrics...",
         }
     }
 }

@@ -316,6 +316,8 @@ pub struct SongRequest {
     pub sampling: Sampling,
     /// After decoding.
     pub output: Output,
+    /// Whether to find out when each line of the lyrics is sung.
+    pub lrc: bool,
 }
 
 impl SongRequest {
@@ -365,6 +367,7 @@ impl SongRequest {
             seeds,
             sampling,
             output: Output::default(),
+            lrc: false,
         }
     }
 }

@@ -3,7 +3,7 @@
 //! of audio that it belongs to; beside audio that was edited or replaced it counts for nothing.
 
 use super::request::SongItem;
-use crate::audio::write::write_whole;
+use crate::audio::write_whole;
 use crate::error::Result;
 use safetensors::tensor::TensorView;
 use safetensors::{Dtype, SafeTensors};

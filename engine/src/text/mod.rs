@@ -13,6 +13,7 @@ pub mod lm_prompt;
 mod lm_tests;
 pub mod lm_tokenizer;
 pub mod lm_vocabulary;
+pub mod lrc;
 pub mod prompt;
 pub mod tokenizer;
 mod yaml;

@@ -94,7 +94,18 @@ fn filled(instruction: &str, caption: &str, metas: &Metas, duration_s: Option<f6
 
 /// Prompt whose token embeddings the lyric encoder reads.
 pub fn lyric_prompt(language: &str, lyrics: &str) -> String {
-    format!("# Languages\n{language}\n\n# Lyric\n{lyrics}<|endoftext|>")
+    format!("{}{lyrics}<|endoftext|>", lyric_header(language))
+}
+
+/// What stands before the lyrics in their prompt.
+pub fn lyric_header(language: &str) -> String {
+    format!("# Languages\n{language}\n\n# Lyric\n")
+}
+
+/// Whether these lyrics are one of the ways to say that nobody sings.
+pub fn is_instrumental(lyrics: &str) -> bool {
+    let word = lyrics.trim().to_lowercase();
+    matches!(word.as_str(), "" | "[inst]" | "[instrumental]")
 }
 
 /// The four lines under `# Metas`.

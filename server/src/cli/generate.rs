@@ -70,6 +70,9 @@ pub struct Args {
     /// File to write; several songs get -1, -2, ... before the ending [default: song.wav]
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Write when each line of the lyrics is sung beside the song, with the ending .lrc
+    #[arg(long)]
+    pub lrc: bool,
     /// Print one JSON object instead of a summary
     #[arg(long)]
     pub json: bool,
@@ -214,6 +217,7 @@ fn raw(args: &Args, format: FormatFlag) -> Result<RawRequest> {
         batch_size: Some(args.batch_size),
         audio_format: Some(format.name().into()),
         dcw_enabled: args.no_dcw.then_some(false),
+        get_lrc: Some(args.lrc),
         ..texts
     };
     set_bitrate(&mut raw, args.bitrate.as_deref(), format)?;
@@ -245,6 +249,21 @@ fn set_bitrate(raw: &mut RawRequest, said: Option<&str>, format: FormatFlag) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lyrics_are_timed_where_that_is_asked_for() {
+        use clap::Parser;
+        for (flags, on) in [(&[][..], false), (&["--lrc"][..], true)] {
+            let command = ["acestep", "generate", "--prompt", "x"];
+            let cli = crate::cli::Cli::try_parse_from(command.iter().chain(flags))
+                .unwrap_or_else(|e| panic!("{e}"));
+            let crate::cli::Command::Generate(args) = cli.command else {
+                panic!("another command");
+            };
+            let raw = raw(&args, FormatFlag::Wav).unwrap_or_else(|e| panic!("{e}"));
+            assert_eq!(raw.get_lrc(), on);
+        }
+    }
 
     #[test]
     fn the_wavelet_correction_can_be_left_out() {

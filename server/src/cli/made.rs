@@ -33,11 +33,15 @@ impl Made<'_> {
     pub fn report(&self) -> Value {
         let song = self.song;
         let items = self.files.iter().zip(&song.items).map(|(file, item)| {
-            json!({
+            let mut told = json!({
                 "file": file,
                 "seed": item.seed,
                 "seconds": self.length(item.pcm.len()),
-            })
+            });
+            if let Some(lrc) = &item.lrc {
+                told["lrc"] = lrc.as_str().into();
+            }
+            told
         });
         let mut report = json!({
             "items": items.collect::<Vec<_>>(),

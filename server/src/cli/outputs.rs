@@ -5,6 +5,7 @@ use crate::resolve::Resolved;
 use engine::audio::{self, Pcm, Tags};
 use engine::song::{Song, sidecar};
 use engine::{Error, Result};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 /// Formats that `--format` knows.
@@ -108,7 +109,7 @@ pub fn numbered(out: &Path, number: usize, of: usize) -> PathBuf {
     out.with_file_name(name)
 }
 
-/// Writes every song of a request, and its latents beside it.
+/// Writes every song of a request, and beside it its latents and the times of its lyrics.
 pub fn write_songs(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for (index, item) in song.items.iter().enumerate() {
@@ -123,6 +124,12 @@ pub fn write_songs(song: &Song, resolved: &Resolved, out: &Path) -> Result<Vec<P
         // A song without its latents is still a song.
         if let Err(error) = sidecar::write(&path, item, song.frames, &song.autoencoder) {
             eprintln!("the latents of {} were not kept: {error}", path.display());
+        }
+        if let Some(text) = item.lrc.as_ref().filter(|text| !text.is_empty()) {
+            let text = format!("{text}\n");
+            audio::write_whole(&path.with_extension("lrc"), |file| {
+                file.write_all(text.as_bytes())
+            })?;
         }
         files.push(path);
     }

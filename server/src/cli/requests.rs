@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The flags that describe one song; a request says all of it.
-pub const OF_ONE_SONG: [&str; 49] = [
+pub const OF_ONE_SONG: [&str; 50] = [
     "prompt",
     "lyrics",
     "lyrics_file",
@@ -38,6 +38,7 @@ pub const OF_ONE_SONG: [&str; 49] = [
     "no_dcw",
     "batch_size",
     "format",
+    "lrc",
     "bitrate",
     "task",
     "src",

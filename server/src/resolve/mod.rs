@@ -17,6 +17,7 @@ use crate::seeds;
 use checks::Checks;
 use engine::audio::{self, AudioFormat, Mp3};
 use engine::song::{Metas, Output, SongRequest};
+use engine::text::prompt;
 
 /// What is known about the model that will run.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -142,6 +143,7 @@ pub fn resolve(
         codes: planning::codes(raw, batch, &mut checks)?,
         planning: Some(planned.planning),
         output: output(raw, &mut checks)?,
+        lrc: raw.get_lrc(),
         ..SongRequest::new(&model.name, seeds, sampling)
     };
     let song = task::resolve(raw, model, song, &mut checks, random)?;
@@ -227,10 +229,9 @@ fn refuse_wrong_choices(raw: &RawRequest) -> Result<(), Refusal> {
 
 /// Lyrics for the prompt; the ways to say "none" become the text the models know.
 fn lyrics(said: &str) -> String {
-    let word = said.trim().to_lowercase();
-    match word.as_str() {
-        "" | "[inst]" | "[instrumental]" => "[Instrumental]".into(),
-        _ => said.to_owned(),
+    match prompt::is_instrumental(said) {
+        true => prompt::INSTRUMENTAL.into(),
+        false => said.to_owned(),
     }
 }
 

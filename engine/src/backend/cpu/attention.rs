@@ -5,6 +5,7 @@
 
 mod few;
 mod tiles;
+mod weights;
 
 use super::level::Level;
 use super::pool::Pool;
@@ -171,4 +172,42 @@ pub fn attention(
     } else {
         tiles::attention(pool, kernel, &operands, out, scratch);
     }
+}
+
+/// Scratch that [`attention_weights`] needs with a pool of `threads` threads.
+pub fn weights_scratch_bytes(dims: &AttentionDims, threads: usize) -> usize {
+    weights::scratch_bytes(dims, threads)
+}
+
+/// `Op::AttentionWeights`.
+#[allow(clippy::too_many_arguments)] // one argument per operand of the contract
+pub fn attention_weights(
+    pool: &Pool,
+    level: Level,
+    math: Math,
+    (mask, heads): (Mask, &[usize]),
+    dims: &AttentionDims,
+    q: &[f32],
+    k: Stored,
+    lengths: Option<&[i32]>,
+    out: &mut [f32],
+    scratch: &mut [u8],
+) {
+    let operands = Operands {
+        dims: *dims,
+        mask,
+        q,
+        k,
+        // Nothing asks for values.
+        v: k,
+        lengths,
+    };
+    weights::weights(
+        pool,
+        Kernel::new(level, math),
+        &operands,
+        heads,
+        out,
+        scratch,
+    );
 }

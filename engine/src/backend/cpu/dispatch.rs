@@ -32,6 +32,9 @@ pub fn scratch_bytes(program: &Program, i: usize, level: Level, threads: usize) 
         Op::Attention { .. } => {
             attention::attention_scratch_bytes(kernel, &attention_dims(ins[0], ins[1]), threads)
         }
+        Op::AttentionWeights { .. } => {
+            attention::weights_scratch_bytes(&attention_dims(ins[0], ins[1]), threads)
+        }
         Op::Conv1d { .. }
         | Op::ConvTranspose1d { .. }
         | Op::SnakeConv1d { .. }
@@ -106,7 +109,9 @@ pub fn step(pool: &Pool, level: Level, op: &Op, scalars: &[f32], mut a: Args) ->
         | Op::ConvTranspose1d { .. }
         | Op::SnakeConv1d { .. }
         | Op::SnakeConvTranspose1d { .. } => run_conv(pool, level, op, a),
-        Op::Attention { .. } => return run_attention(pool, level, op, a),
+        Op::Attention { .. } | Op::AttentionWeights { .. } => {
+            return run_attention(pool, level, op, a);
+        }
         Op::Embed => {
             let c = a.shape[a.shape.len() - 1];
             let rows = a.ins[1].shape[0];
@@ -302,11 +307,17 @@ fn run_conv(pool: &Pool, level: Level, op: &Op, a: Args) {
 }
 
 fn run_attention(pool: &Pool, level: Level, op: &Op, a: Args) -> Result<()> {
-    let Op::Attention { mask } = *op else {
+    // Weights are asked for without values.
+    let heads = match op {
+        Op::AttentionWeights { heads, .. } => Some(heads),
+        _ => None,
+    };
+    let (Op::Attention { mask } | Op::AttentionWeights { mask, .. }) = *op else {
         return Ok(());
     };
     let dims = attention_dims(a.ins[0].shape, a.ins[1].shape);
-    let lengths = (a.count > 3).then(|| a.i32(3));
+    let at = if heads.is_some() { 2 } else { 3 };
+    let lengths = (a.count > at).then(|| a.i32(at));
     for l in lengths.unwrap_or_default() {
         if !usize::try_from(*l).is_ok_and(|l| (1..=dims.s).contains(&l)) {
             return Err(Error::Bug(format!(
@@ -315,14 +326,23 @@ fn run_attention(pool: &Pool, level: Level, op: &Op, a: Args) -> Result<()> {
             )));
         }
     }
-    let (q, k, v) = (a.f32(0), a.stored(1), a.stored(2));
+    let (q, k) = (a.f32(0), a.stored(1));
+    let v = if heads.is_some() { k } else { a.stored(2) };
     let Args {
         out, scratch, math, ..
     } = a;
     let out = bytemuck::cast_slice_mut(out);
-    attention::attention(
-        pool, level, math, mask, &dims, q, k, v, lengths, out, scratch,
-    );
+    match heads {
+        Some(heads) => {
+            let what = (mask, &heads[..]);
+            attention::attention_weights(
+                pool, level, math, what, &dims, q, k, lengths, out, scratch,
+            );
+        }
+        None => attention::attention(
+            pool, level, math, mask, &dims, q, k, v, lengths, out, scratch,
+        ),
+    }
     Ok(())
 }
 
