@@ -168,10 +168,10 @@ fields! {
     normalization_db: Float = (-1.0), [], (-60.0 to 0.0), [], "Peak level in dB";
     fade_in_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-in";
     fade_out_duration: Float = 0.0, [], (0.0 to 600.0), [], "Seconds of fade-out";
-    mp3_bitrate: Text = "128k", [], (), [], "128k, 192k, 256k or 320k";
+    mp3_bitrate: Text = "128k", [], (), [], "128k, 160k, 192k, 224k, 256k or 320k";
     opus_bitrate: Text = "128k", [], (32.0 to 510.0), [], "32k to 510k";
     aac_bitrate: Text = "192k", [], (64.0 to 320.0), [], "64k to 320k";
-    mp3_sample_rate: Int = 48000, [], (), [], "48000";
+    mp3_sample_rate: Int = 48000, [], (), [], "48000, 44100 or 32000";
 }
 
 /// Names of each field in the order in which they are tried: the table's, then the camelCase

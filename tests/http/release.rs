@@ -1,6 +1,6 @@
 //! `POST /release_task`: content types, fields, refusals, the queue.
 
-use engine::song::{Guidance, Method, Solver};
+use engine::song::{Guidance, Method, Recording, Solver};
 use serde_json::{Value, json};
 use std::collections::HashSet;
 use tests::client::{finished, get, items, post, query, release, send, wait};
@@ -277,6 +277,32 @@ fn paths_are_checked_under_every_name_and_in_every_source() {
     let temporary = std::env::temp_dir().join("no-such-file.wav");
     made(&fake, &json!({ "src_audio_path": temporary }));
     made(&fake, &json!({ "src_audio_path": "  " }));
+}
+
+#[test]
+fn folders_that_the_operator_allows_are_sources() {
+    // Not a temporary folder, where everything may be read anyway.
+    let outside = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).expect("a folder");
+    let [allowed, other] = ["music", "music_too"].map(|name| outside.path().join(name));
+    for dir in [&allowed, &other] {
+        std::fs::create_dir(dir).expect("made");
+    }
+    let dirs = format!("/nowhere,{}", allowed.display());
+    let fake = Fake::start(&[("ACESTEP_ALLOWED_AUDIO_DIRS", &dirs)]);
+    let file = allowed.join("song.wav");
+    let source = |path: &std::path::Path| {
+        post(
+            fake.addr,
+            "/release_task",
+            &json!({"task_type": "cover", "src_audio_path": path}),
+        )
+    };
+    assert_eq!(source(&file).status, 200);
+    let seen = wait("the song", || fake.steering.seen().pop());
+    let real = file.parent().and_then(|dir| dir.canonicalize().ok());
+    let real = real.expect("a real folder").join("song.wav");
+    assert_eq!(seen.source, Some(Recording::File(real)));
+    assert_eq!(source(&other.join("song.wav")).status, 400);
 }
 
 #[test]

@@ -371,6 +371,9 @@ pub fn example() -> SongRequest {
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
+mod effects_tests;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod planning_tests;
 #[cfg(test)]
 mod tests;
