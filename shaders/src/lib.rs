@@ -1,17 +1,31 @@
-//! The WebGPU backend: any GPU through Vulkan, Metal or DX12.
+//! The WebGPU backend: any GPU through Vulkan, Metal or DX12, by hand-written WGSL.
 //!
-//! This build carries no WGSL shaders yet; [`open`] says so.
+//! [`adapters`] finds devices, [`gpu`] opens one and turns its faults into errors, [`memory`]
+//! keeps buffers, [`kernels`] is the table of shaders and their pipelines, [`launch`] says for
+//! every operation which shaders run with which parameters, [`exec`] prepares whole programs:
+//! one submission a run.
 
+mod adapters;
+mod backend;
+mod exec;
+mod gpu;
+mod kernels;
+mod launch;
+mod memory;
+
+pub use adapters::{Adapter, adapters};
+pub use backend::{Counts, WgpuBackend};
+pub use kernels::{ShaderText, variants};
+
+use engine::Result;
 use engine::backend::Backend;
-use engine::{Error, Result};
 use std::sync::Arc;
 
-/// Opens adapter number `index`.
+/// Opens adapter number `index` of [`adapters`].
 ///
 /// # Errors
-/// [`Error::Request`]: there are no WGSL shaders in this build.
+/// [`engine::Error::Request`] when there is no such adapter (the sentence lists those that are
+/// there), [`engine::Error::Device`] when it does not open or offers too little.
 pub fn open(index: usize) -> Result<Arc<dyn Backend>> {
-    Err(Error::Request(format!(
-        "wgpu:{index} was asked for, but this build has no WGSL shaders; use --backend cpu"
-    )))
+    Ok(Arc::new(WgpuBackend::open(index)?))
 }

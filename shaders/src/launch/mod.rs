@@ -1,0 +1,185 @@
+//! What runs for an operation: which shaders, bound to which operands, with which parameters, on
+//! which grid. Pure arithmetic on shapes; nothing here touches a device.
+
+mod attention;
+mod elementwise;
+mod moving;
+pub use moving::copy;
+mod norms;
+mod products;
+mod sampling;
+mod tokens;
+
+use crate::kernels::{Const, Variant};
+use engine::program::{DType, Op, Program};
+use engine::{Error, Result};
+
+/// A value as an operand.
+#[derive(Debug, Clone, Copy)]
+pub struct Arg<'a> {
+    /// Extent per axis.
+    pub shape: &'a [usize],
+    /// Element type.
+    pub dtype: DType,
+    /// Elements between the start of its binding and its own first one.
+    pub offset: u32,
+}
+
+impl Arg<'_> {
+    /// Number of elements.
+    pub fn len(&self) -> usize {
+        self.shape.iter().product()
+    }
+
+    /// Extent of the last axis.
+    pub fn width(&self) -> usize {
+        self.shape.last().copied().unwrap_or(1)
+    }
+}
+
+/// One step of a program.
+pub struct View<'a> {
+    /// What is computed.
+    pub op: &'a Op,
+    /// Inputs in the order of the operation's contract.
+    pub ins: Vec<Arg<'a>>,
+    /// Output.
+    pub out: Arg<'a>,
+    /// What the device allows.
+    pub room: Room,
+}
+
+/// Limits that shapes of launches depend on.
+#[derive(Debug, Clone, Copy)]
+pub struct Room {
+    /// Bytes of one binding.
+    pub binding: u64,
+    /// Bytes that a workgroup shares.
+    pub workgroup: u32,
+}
+
+/// What a binding of a shader is bound to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Operand {
+    /// An input of the step.
+    In(usize),
+    /// Bytes of an input, from a multiple of 256 on.
+    Part(usize, std::ops::Range<usize>),
+    /// The output of the step.
+    Out,
+    /// The scratch space of the step.
+    Scratch,
+    /// The numbers that change from run to run.
+    Scalars,
+}
+
+/// One dispatch.
+#[derive(Debug, Clone)]
+pub struct Launch {
+    /// The shader.
+    pub variant: Variant,
+    /// Its bindings, in order.
+    pub operands: Vec<Operand>,
+    /// Its parameters, in order.
+    pub words: Vec<u32>,
+    /// Workgroups per axis.
+    pub groups: [u32; 3],
+}
+
+/// Workgroups of `n` pieces in one axis, folded into two: x is full unless there is only one row.
+pub fn folded(n: usize) -> [u32; 3] {
+    const MOST: usize = 32_768;
+    let x = n.clamp(1, MOST);
+    [x as u32, n.div_ceil(x).max(1) as u32, 1]
+}
+
+/// A size as a parameter. Values of more than 2^32 elements do not fit into one binding, which is
+/// refused before.
+pub fn word(n: usize) -> u32 {
+    n as u32
+}
+
+/// The dispatches of a step.
+///
+/// # Errors
+/// [`Error::Bug`] when the step does not follow the contract of its operation.
+pub fn launches(view: &View) -> Result<Vec<Launch>> {
+    match view.op {
+        Op::Reshape => Err(Error::Bug("a reshape is no step".into())),
+        Op::ConcatChannels
+        | Op::ConcatRows
+        | Op::SliceRows { .. }
+        | Op::PadRows { .. }
+        | Op::SelectRow { .. }
+        | Op::SelectSlab { .. }
+        | Op::PrependRow => Ok(moving::launches(view)),
+        Op::Embed | Op::WriteRows | Op::FsqEncode { .. } | Op::FsqDecode { .. } => {
+            tokens::launches(view)
+        }
+        Op::Linear
+        | Op::SwiGlu
+        | Op::Conv1d { .. }
+        | Op::ConvTranspose1d { .. }
+        | Op::SnakeConv1d { .. }
+        | Op::SnakeConvTranspose1d { .. } => products::launches(view),
+        Op::Attention { mask } => attention::launches(view, *mask),
+        Op::RmsNorm { .. } | Op::RmsNormModulate { .. } | Op::Rope | Op::NormRope { .. } => {
+            Ok(norms::launches(view))
+        }
+        Op::Apg { .. } | Op::Adg { .. } | Op::ClampNorm { .. } | Op::Dcw { .. } => {
+            Ok(sampling::launches(view))
+        }
+        Op::RepeatAdd
+        | Op::Add
+        | Op::Mul
+        | Op::Silu
+        | Op::AddVector
+        | Op::MulVector
+        | Op::MulRows
+        | Op::Modulate
+        | Op::Combine { .. }
+        | Op::SelectByMask
+        | Op::TimeSinusoid { .. }
+        | Op::Snake
+        | Op::GatedAdd => Ok(elementwise::launches(view)),
+    }
+}
+
+/// Whether there is a shader.
+pub fn claims(op: &Op) -> bool {
+    !matches!(op, Op::Reshape)
+}
+
+/// Bytes that a step takes beside its operands.
+pub fn scratch_bytes(program: &Program, step: usize) -> usize {
+    let step = &program.steps[step];
+    let shape = |i: usize| program.vals[step.ins[i].index()].shape.as_slice();
+    let floats = |n: usize| n * size_of::<f32>();
+    match &step.op {
+        // The input behind its snake; the gate.
+        Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. } => {
+            floats(shape(0).iter().product())
+        }
+        Op::SwiGlu => floats(program.vals[step.out.index()].len()),
+        Op::Dcw { dcw, .. } => floats(sampling::band_elements(dcw, shape(0))),
+        _ => 0,
+    }
+}
+
+/// One variant of each kind that launchers make, for checks of the shaders' texts.
+pub fn all_variants() -> Vec<Variant> {
+    let mut all = Vec::new();
+    all.extend(moving::variants());
+    all.extend(elementwise::variants());
+    all.extend(tokens::variants());
+    all.extend(products::variants());
+    all.extend(attention::variants());
+    all.extend(norms::variants());
+    all.extend(sampling::variants());
+    all
+}
+
+/// `variant` with a switch.
+pub(crate) fn switch(variant: Variant, name: &str, on: bool) -> Variant {
+    variant.with(name, Const::Bool(on))
+}

@@ -1,0 +1,4 @@
+// a (B, T, C) + b (B, T, C) c (B, C).
+fn apply(i: u32) -> f32 {
+    return a[p.oa + i] + b[p.ob + i] * c[p.oc + i / (p.t * p.c) * p.c + i % p.c];
+}

@@ -1,0 +1,4 @@
+// a b.
+fn apply(i: u32) -> f32 {
+    return a[p.oa + i] * b[p.ob + i];
+}
