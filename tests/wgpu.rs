@@ -1,7 +1,7 @@
 //! The WebGPU backend on whatever device is there, a software driver in CI: every operation
 //! against the reference, and how often the device is used.
 
-use engine::backend::{Backend, by_definition};
+use engine::backend::by_definition;
 use engine::program::{DType, Op};
 use shaders::WgpuBackend;
 use tests::cases::Case;

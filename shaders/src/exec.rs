@@ -6,7 +6,7 @@ use crate::gpu::PARAMETER_BYTES;
 use crate::kernels::{Pipeline, Variant};
 use crate::launch::{self, Arg, Launch, Operand, Room, View};
 use engine::backend::{Bound, Ready, Region};
-use engine::program::{Program, Val, plan};
+use engine::program::{Math, Program, Val, plan};
 use engine::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -230,6 +230,7 @@ impl Resolver<'_> {
         let limits = &self.core.gpu.limits;
         let view = View {
             op: &step.op,
+            round: self.program.math == Math::Bf16,
             ins: ins.iter().map(|(arg, ..)| *arg).collect(),
             out: out.0,
             room: Room {

@@ -69,6 +69,7 @@ shaders! {
     RMS_NORM "rms_norm" 5 None,
     ROPE "rope" 5 None,
     ATTENTION "attention" 5 None,
+    ATTENTION_WEIGHTS "attention_weights" 4 None,
     APG "apg" 5 None,
     ADG "adg" 5 None,
     ADG_RENORM "adg_renorm" 4 None,

@@ -40,11 +40,11 @@ fn total(local: u32, part: vec3<f32>) -> vec3<f32> {
 fn angle_of(y: f32, x: f32) -> f32 {
     let swapped = y > x;
     let z = select(y / x, x / y, swapped);
-    // atan z = pi/8-ish halving: atan z = 2 atan(z / (1 + sqrt(1 + z^2))).
-    let w = z / (1.0 + sqrt(1.0 + z * z));
+    // Twice atan z = 2 atan(z / (1 + sqrt(1 + z^2))), then the series for at most 0.2.
+    let y1 = z / (1.0 + sqrt(1.0 + z * z));
+    let w = y1 / (1.0 + sqrt(1.0 + y1 * y1));
     let s = w * w;
-    let a = 2.0 * w * (1.0 + s * (-0.333333333 + s * (0.2 + s * (-0.142857143
-        + s * (0.111111111 + s * (-0.0909090909 + s * 0.0769230769))))));
+    let a = 4.0 * (w + w * s * (-0.333333333 + s * (0.2 + s * (-0.142857143 + s * 0.111111111))));
     return select(a, 1.57079632679 - a, swapped);
 }
 
@@ -59,9 +59,9 @@ fn main(
         return;
     }
     let time = scalars[p.time];
-    let from = row * p.c;
+    let source = row * p.c;
     var part = vec3<f32>(); // <a, a>, <b, b>, <a - b, b>
-    for (var i = from + local; i < from + p.c; i += THREADS) {
+    for (var i = source + local; i < source + p.c; i += THREADS) {
         let z = x[p.ox + i];
         let a = z - time * c[p.oc + i];
         let b = z - time * u[p.ou + i];
@@ -73,7 +73,7 @@ fn main(
     let la = max(sqrt(whole.x), 1e-30);
     let lb = max(sqrt(whole.y), 1e-30);
     part = vec3<f32>();
-    for (var i = from + local; i < from + p.c; i += THREADS) {
+    for (var i = source + local; i < source + p.c; i += THREADS) {
         let z = x[p.ox + i];
         let a = (z - time * c[p.oc + i]) / la;
         let b = (z - time * u[p.ou + i]) / lb;
@@ -95,7 +95,7 @@ fn main(
     let sine = sin_cos_of(theta).x;
     let across = select(weight, turned.x / sine, sine > 1e-3);
     let along = whole.z / (whole.y + 1e-8);
-    for (var i = from + local; i < from + p.c; i += THREADS) {
+    for (var i = source + local; i < source + p.c; i += THREADS) {
         let z = x[p.ox + i];
         let a = z - time * c[p.oc + i];
         let b = z - time * u[p.ou + i];

@@ -31,10 +31,10 @@ fn main(
         return;
     }
     let time = scalars[p.time];
-    let from = column / p.c * p.t * p.c + column % p.c;
+    let source = column / p.c * p.t * p.c + column % p.c;
     var sum = vec2<f32>();
     for (var t = local; t < p.t; t += THREADS) {
-        let i = from + t * p.c;
+        let i = source + t * p.c;
         let a = x[p.ox + i] - time * c[p.oc + i];
         let clean = out[p.oo + i];
         sum += vec2<f32>(a * a, clean * clean);
@@ -49,7 +49,7 @@ fn main(
     workgroupBarrier();
     let ratio = select(1.0, sqrt(sums[0].x / max(sums[0].y, 1e-30)), sums[0].y > 0.0);
     for (var t = local; t < p.t; t += THREADS) {
-        let i = from + t * p.c;
+        let i = source + t * p.c;
         out[p.oo + i] = (x[p.ox + i] - out[p.oo + i] * ratio) / time;
     }
 }

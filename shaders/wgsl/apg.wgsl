@@ -35,11 +35,11 @@ fn main(
     if column >= p.b * p.c {
         return;
     }
-    let from = column / p.c * p.t * p.c + column % p.c;
+    let source = column / p.c * p.t * p.c + column % p.c;
     let all = p.b * p.t * p.c;
     var sum = vec3<f32>(); // <c, c>, <c, d>, <d, d>
     for (var t = local; t < p.t; t += THREADS) {
-        let i = from + t * p.c;
+        let i = source + t * p.c;
         let x = c[p.oc + i];
         var d = x - u[p.ou + i];
         if AVERAGE {
@@ -65,7 +65,7 @@ fn main(
     let along = (1.0 - p.eta) * s * (sums[0].y / length) / length;
     let g = scalars[p.scale] - 1.0;
     for (var t = local; t < p.t; t += THREADS) {
-        let i = from + t * p.c;
+        let i = source + t * p.c;
         let x = c[p.oc + i];
         out[p.oo + i] = x + g * (s * out[p.oo + all + i] - along * x);
     }

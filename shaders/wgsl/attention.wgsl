@@ -3,7 +3,7 @@
 // of KEYS keys; 64 threads are QUERIES by LANES.
 //
 // Consts: D, QUERIES, LANES, KEYS; CAUSAL, WINDOW (queries see |i - j| <= p.window), LENGTHS (keys
-// 0 .. lengths[b] only), KV_BF16. Hidden keys are not read but for those that share a block with
+// 0 .. lengths[b] only), KV_BF16, ROUND (operands to bf16). Hidden keys are not read but for those that share a block with
 // visible ones. A query that sees no key gives zeros.
 @group(0) @binding(0) var<storage, read_write> q: array<f32>;
 @group(0) @binding(1) var<storage, read_write> k: array<u32>;
@@ -37,18 +37,25 @@ fn half_of(word: u32, i: u32) -> f32 {
     return select(bf16_low(word), bf16_high(word), (i & 1u) == 1u);
 }
 
+fn operand(x: f32) -> f32 {
+    if ROUND {
+        return bf16_of(x);
+    }
+    return x;
+}
+
 fn key_at(i: u32) -> f32 {
     if KV_BF16 {
         return half_of(k[i >> 1u], i);
     }
-    return bitcast<f32>(k[i]);
+    return operand(bitcast<f32>(k[i]));
 }
 
 fn value_at(i: u32) -> f32 {
     if KV_BF16 {
         return half_of(v[i >> 1u], i);
     }
-    return bitcast<f32>(v[i]);
+    return operand(bitcast<f32>(v[i]));
 }
 
 @compute @workgroup_size(64)
@@ -87,7 +94,7 @@ fn main(
         so[i] = 0.0;
         sq[i] = 0.0;
         if query < p.t {
-            sq[i] = q[p.oq + ((b * p.t + query) * p.h + head) * D + i % D] * p.scale;
+            sq[i] = operand(q[p.oq + ((b * p.t + query) * p.h + head) * D + i % D]);
         }
     }
     var peak = HIDDEN;
@@ -115,7 +122,7 @@ fn main(
             for (var d = 0u; d < D; d++) {
                 score += sq[row * D + d] * sk[j * D + d];
             }
-            sp[row * KEYS + j] = select(HIDDEN, score, seen);
+            sp[row * KEYS + j] = select(HIDDEN, score * p.scale, seen);
         }
         workgroupBarrier();
         var top = peak;

@@ -21,9 +21,9 @@ fn main(
     @builtin(workgroup_id) group: vec3<u32>,
     @builtin(local_invocation_index) local: u32,
 ) {
-    let from = group.x * p.n;
+    let source = group.x * p.n;
     var sum = vec2<f32>();
-    for (var i = from + local; i < from + p.n; i += THREADS) {
+    for (var i = source + local; i < source + p.n; i += THREADS) {
         sum += vec2<f32>(v[p.ov + i] * v[p.ov + i], x[p.ox + i] * x[p.ox + i]);
     }
     sums[local] = sum;
@@ -36,7 +36,7 @@ fn main(
     workgroupBarrier();
     let norms = sqrt(sums[0]) + vec2<f32>(1e-10);
     let ratio = min(1.0, p.limit * norms.y / norms.x);
-    for (var i = from + local; i < from + p.n; i += THREADS) {
+    for (var i = source + local; i < source + p.n; i += THREADS) {
         out[p.oo + i] = v[p.ov + i] * ratio;
     }
 }

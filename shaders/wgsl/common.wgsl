@@ -67,3 +67,8 @@ fn bf16_bits(x: f32) -> u32 {
     let u = bitcast<u32>(x);
     return (u + 0x7fffu + ((u >> 16u) & 1u)) >> 16u;
 }
+
+// The nearest bf16.
+fn bf16_of(x: f32) -> f32 {
+    return bitcast<f32>(bf16_bits(x) << 16u);
+}

@@ -59,8 +59,8 @@ fn main(
         for (var j = 0u; j < TAPS; j++) {
             let at = i32(2u * row + 1u) - i32(j);
             if at >= 0 && at < i32(p.t) {
-                let from = (item * p.t + u32(at)) * p.c + channel;
-                let d = x[p.ox + from] - y[p.oy + from];
+                let source = (item * p.t + u32(at)) * p.c + channel;
+                let d = x[p.ox + source] - y[p.oy + source];
                 let mirrored = TAPS - 1u - j;
                 let g = filter_of[mirrored];
                 low += filter_of[j] * d;
@@ -79,9 +79,9 @@ fn main(
         let j = 2u * k + 1u - row;
         let mirrored = TAPS - 1u - j;
         let g = filter_of[mirrored];
-        let from = p.ob + (item * p.n + k) * 2u * p.c + channel;
-        sum += filter_of[j] * bands[from];
-        sum += select(g, -g, (mirrored & 1u) == 1u) * bands[from + p.c];
+        let source = p.ob + (item * p.n + k) * 2u * p.c + channel;
+        sum += filter_of[j] * bands[source];
+        sum += select(g, -g, (mirrored & 1u) == 1u) * bands[source + p.c];
     }
     out[p.oo + i] = sum;
 }

@@ -6,7 +6,8 @@
 // phase r are the outputs t = m phases + r - pad, the taps r, r + phases, ... of W[tap, n, ci].
 //
 // Consts: VECTOR: cin and all offsets are multiples of 4; BIAS adds bias[n]; GATE multiplies with
-// silu(gate[b, t, n]), gate laid out as the output and at the start of its binding.
+// silu(gate[b, t, n]), gate laid out as the output and at the start of its binding; ROUND rounds
+// operands to bf16.
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read> w: array<u32>;
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;
@@ -41,13 +42,24 @@ fn depth(r: u32) -> u32 {
     return p.taps * p.cin;
 }
 
+fn operand1(x: f32) -> f32 {
+    if ROUND {
+        return bf16_of(x);
+    }
+    return x;
+}
+
+fn operand4(x: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(operand1(x.x), operand1(x.y), operand1(x.z), operand1(x.w));
+}
+
 fn left1(item: u32, m: u32, kk: u32, depth: u32) -> f32 {
     let tap = kk / p.cin;
     let at = i32(m) * p.step + i32(tap) * p.dil + p.off;
     if m >= p.rows || kk >= depth || at < 0 || at >= i32(p.tin) {
         return 0.0;
     }
-    return x[p.ox + (item * p.tin + u32(at)) * p.cin + (kk - tap * p.cin)];
+    return operand1(x[p.ox + (item * p.tin + u32(at)) * p.cin + (kk - tap * p.cin)]);
 }
 
 // Summands kk .. kk + 4.
@@ -66,7 +78,7 @@ fn left4(item: u32, m: u32, kk: u32, depth: u32) -> vec4<f32> {
         return vec4<f32>();
     }
     let i = p.ox + (item * p.tin + u32(at)) * p.cin + (kk - tap * p.cin);
-    return vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]);
+    return operand4(vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]));
 }
 
 fn weight_at(r: u32, n: u32, kk: u32) -> u32 {
@@ -81,7 +93,7 @@ fn right1(r: u32, n: u32, kk: u32, depth: u32) -> f32 {
     if n >= p.n || kk >= depth {
         return 0.0;
     }
-    return w1(weight_at(r, n, kk));
+    return operand1(w1(weight_at(r, n, kk)));
 }
 
 fn right4(r: u32, n: u32, kk: u32, depth: u32) -> vec4<f32> {
@@ -96,7 +108,7 @@ fn right4(r: u32, n: u32, kk: u32, depth: u32) -> vec4<f32> {
     if n >= p.n || kk >= depth {
         return vec4<f32>();
     }
-    return w4(weight_at(r, n, kk));
+    return operand4(w4(weight_at(r, n, kk)));
 }
 
 fn store(item: u32, r: u32, m: u32, n: u32, sum: f32) {

@@ -32,10 +32,10 @@ fn main(
     if row >= p.rows {
         return;
     }
-    let from = p.ox + row * p.c;
+    let source = p.ox + row * p.c;
     var sum = 0.0;
     for (var i = local; i < p.c; i += THREADS) {
-        sum += x[from + i] * x[from + i];
+        sum += x[source + i] * x[source + i];
     }
     sums[local] = sum;
     for (var half = THREADS / 2u; half > 0u; half /= 2u) {
@@ -48,7 +48,7 @@ fn main(
     let r = 1.0 / sqrt(sums[0] / f32(p.c) + p.eps);
     let item = row / p.t * p.c;
     for (var i = local; i < p.c; i += THREADS) {
-        var y = x[from + i] * r * weight[p.ow + i];
+        var y = x[source + i] * r * weight[p.ow + i];
         if MODULATE {
             y = y * (1.0 + scale[p.os + item + i]) + shift[p.oh + item + i];
         }

@@ -35,12 +35,12 @@ fn main(
     if head >= p.heads {
         return;
     }
-    let from = p.ox + head * p.d;
+    let source = p.ox + head * p.d;
     var r = 1.0;
     if NORM {
         var sum = 0.0;
         for (var i = local; i < p.d; i += THREADS) {
-            sum += x[from + i] * x[from + i];
+            sum += x[source + i] * x[source + i];
         }
         sums[local] = sum;
         for (var half = THREADS / 2u; half > 0u; half /= 2u) {
@@ -56,8 +56,8 @@ fn main(
     let angles = (row / p.t * p.per_item + row % p.t) * (p.d / 2u);
     for (var k = local; k < p.d / 2u; k += THREADS) {
         let other = k + p.d / 2u;
-        var a = x[from + k];
-        var b = x[from + other];
+        var a = x[source + k];
+        var b = x[source + other];
         if NORM {
             a = a * r * weight[p.ow + k];
             b = b * r * weight[p.ow + other];

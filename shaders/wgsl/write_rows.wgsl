@@ -32,16 +32,16 @@ fn main(
         return;
     }
     let to = p.oc + (b * p.s + u32(row)) * p.c + i % p.c;
-    let from = p.ow + i;
+    let source = p.ow + i;
     if !CACHE_BF16 {
-        atomicStore(&cache[to], rows[from]);
+        atomicStore(&cache[to], rows[source]);
         return;
     }
     var bits: u32;
     if ROWS_BF16 {
-        bits = (rows[from >> 1u] >> ((from & 1u) * 16u)) & 0xffffu;
+        bits = (rows[source >> 1u] >> ((source & 1u) * 16u)) & 0xffffu;
     } else {
-        bits = bf16_bits(bitcast<f32>(rows[from]));
+        bits = bf16_bits(bitcast<f32>(rows[source]));
     }
     let shift = (to & 1u) * 16u;
     atomicAnd(&cache[to >> 1u], ~(0xffffu << shift));

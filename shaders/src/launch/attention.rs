@@ -1,7 +1,7 @@
 //! Attention.
 
-use super::{Launch, Operand, View, switch, word};
-use crate::kernels::{ATTENTION, Const, Variant};
+use super::{Launch, Operand, View, folded, switch, word};
+use crate::kernels::{ATTENTION, ATTENTION_WEIGHTS, Const, Variant};
 use engine::program::{DType, Mask};
 use engine::{Error, Result};
 
@@ -37,18 +37,8 @@ pub fn launches(view: &View, mask: Mask) -> Result<Vec<Launch>> {
         ))
     })?;
     let lengths = view.ins.get(3);
-    let window = match mask {
-        Mask::Window(n) => Some(n),
-        Mask::Full | Mask::Causal => None,
-    };
-    let flags = [
-        mask == Mask::Causal,
-        window.is_some(),
-        lengths.is_some(),
-        k.dtype == DType::BF16,
-    ];
     Ok(vec![Launch {
-        variant: variant(d, &block, flags),
+        variant: variant(d, &block, flags(view, mask, lengths.is_some())),
         operands: vec![
             Operand::In(0),
             Operand::In(1),
@@ -66,16 +56,83 @@ pub fn launches(view: &View, mask: Mask) -> Result<Vec<Launch>> {
             word(k.shape[1]),
             word(h),
             word(k.shape[2]),
-            // Large enough to hide nothing, small enough not to overflow sums with it.
-            word(window.unwrap_or(0).min(1 << 30)),
+            window(mask),
             (1.0 / (d as f32).sqrt()).to_bits(),
         ],
         groups: [word(t.div_ceil(block.queries)), word(h), word(b)],
     }])
 }
 
-/// Flags: causal, window, lengths, keys and values in bf16.
-fn variant(d: usize, block: &Block, flags: [bool; 4]) -> Variant {
+/// The weights of some heads alone.
+pub fn weights(view: &View, mask: Mask, heads: &[usize]) -> Launch {
+    let (q, k) = (view.ins[0], view.ins[1]);
+    let [b, t, h, d] = [q.shape[0], q.shape[1], q.shape[2], q.shape[3]];
+    let lengths = view.ins.get(2);
+    let rows = b * heads.len() * t;
+    Launch {
+        variant: weights_variant(heads, flags(view, mask, lengths.is_some())),
+        operands: vec![
+            Operand::In(0),
+            Operand::In(1),
+            Operand::In(if lengths.is_some() { 2 } else { 0 }),
+            Operand::Out,
+        ],
+        words: vec![
+            q.offset,
+            k.offset,
+            lengths.map_or(0, |l| l.offset),
+            view.out.offset,
+            word(rows),
+            word(t),
+            word(k.shape[1]),
+            word(h),
+            word(k.shape[2]),
+            word(d),
+            window(mask),
+            (1.0 / (d as f32).sqrt()).to_bits(),
+        ],
+        groups: folded(rows),
+    }
+}
+
+/// Causal, window, lengths, keys and values in bf16, rounded operands.
+type Flags = [bool; 5];
+
+fn flags(view: &View, mask: Mask, lengths: bool) -> Flags {
+    [
+        mask == Mask::Causal,
+        matches!(mask, Mask::Window(_)),
+        lengths,
+        view.ins[1].dtype == DType::BF16,
+        view.round,
+    ]
+}
+
+/// The window as a parameter: large enough to hide nothing, small enough not to overflow sums.
+fn window(mask: Mask) -> u32 {
+    match mask {
+        Mask::Window(n) => word(n.min(1 << 30)),
+        Mask::Full | Mask::Causal => 0,
+    }
+}
+
+fn flagged(variant: Variant, flags: Flags) -> Variant {
+    let names = ["CAUSAL", "WINDOW", "LENGTHS", "KV_BF16", "ROUND"];
+    names
+        .into_iter()
+        .zip(flags)
+        .fold(variant, |v, (name, on)| switch(v, name, on))
+}
+
+fn weights_variant(heads: &[usize], flags: Flags) -> Variant {
+    let heads: Vec<u32> = heads.iter().map(|n| word(*n)).collect();
+    let variant = Variant::new(&ATTENTION_WEIGHTS)
+        .with("COUNT", Const::U32(word(heads.len())))
+        .with_u32s("HEADS", &heads);
+    flagged(variant, flags)
+}
+
+fn variant(d: usize, block: &Block, flags: Flags) -> Variant {
     let sizes = [
         ("D", d),
         ("QUERIES", block.queries),
@@ -87,11 +144,7 @@ fn variant(d: usize, block: &Block, flags: [bool; 4]) -> Variant {
         .fold(Variant::new(&ATTENTION), |v, (name, n)| {
             v.with(name, Const::U32(word(n)))
         });
-    let names = ["CAUSAL", "WINDOW", "LENGTHS", "KV_BF16"];
-    names
-        .into_iter()
-        .zip(flags)
-        .fold(sized, |v, (name, on)| switch(v, name, on))
+    flagged(sized, flags)
 }
 
 pub fn variants() -> Vec<Variant> {
@@ -99,14 +152,15 @@ pub fn variants() -> Vec<Variant> {
         queries: 8,
         keys: 14,
     };
-    [
-        [false, false, false, false],
-        [true, false, true, true],
-        [false, true, false, false],
-        [false, true, true, true],
-    ]
-    .map(|flags| variant(128, &block, flags))
-    .into()
+    let all = [
+        [false, false, false, false, false],
+        [true, false, true, true, true],
+        [false, true, false, false, true],
+        [false, true, true, true, false],
+    ];
+    let whole = all.map(|flags| variant(128, &block, flags));
+    let weights = all.map(|flags| weights_variant(&[6, 10, 11], flags));
+    whole.into_iter().chain(weights).collect()
 }
 
 #[cfg(test)]

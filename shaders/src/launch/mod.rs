@@ -41,6 +41,8 @@ impl Arg<'_> {
 pub struct View<'a> {
     /// What is computed.
     pub op: &'a Op,
+    /// Whether products round their operands to bf16.
+    pub round: bool,
     /// Inputs in the order of the operation's contract.
     pub ins: Vec<Arg<'a>>,
     /// Output.
@@ -123,6 +125,7 @@ pub fn launches(view: &View) -> Result<Vec<Launch>> {
         | Op::SnakeConv1d { .. }
         | Op::SnakeConvTranspose1d { .. } => products::launches(view),
         Op::Attention { mask } => attention::launches(view, *mask),
+        Op::AttentionWeights { mask, heads } => Ok(vec![attention::weights(view, *mask, heads)]),
         Op::RmsNorm { .. } | Op::RmsNormModulate { .. } | Op::Rope | Op::NormRope { .. } => {
             Ok(norms::launches(view))
         }

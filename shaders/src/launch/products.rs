@@ -180,7 +180,13 @@ impl Product {
             .iter()
             .all(|x| x.is_multiple_of(4));
         let shader = if few { &PRODUCT_FEW } else { &PRODUCT_TILED };
-        let switches = [vector, bias.is_some(), self.gated, self.transposed];
+        let switches = [
+            vector,
+            bias.is_some(),
+            self.gated,
+            self.transposed,
+            view.round,
+        ];
         let groups = if few {
             let mut groups = folded(n.div_ceil(4));
             groups[2] = word(self.rows.div_ceil(4));
@@ -228,9 +234,9 @@ impl Product {
     }
 }
 
-/// Switches: whole vectors, bias, gate, transposed.
-fn variant(shader: &'static Shader, switches: [bool; 4], stored: DType) -> Variant {
-    let names = ["VECTOR", "BIAS", "GATE", "TRANSPOSED"];
+/// Switches: whole vectors, bias, gate, transposed, rounded operands.
+fn variant(shader: &'static Shader, switches: [bool; 5], stored: DType) -> Variant {
+    let names = ["VECTOR", "BIAS", "GATE", "TRANSPOSED", "ROUND"];
     names
         .into_iter()
         .zip(switches)
@@ -244,9 +250,9 @@ pub fn variants() -> Vec<Variant> {
     for shader in [&PRODUCT_TILED, &PRODUCT_FEW] {
         for dtype in [DType::F32, DType::BF16, DType::F16] {
             for switches in [
-                [true, true, false, false],
-                [false, false, true, false],
-                [true, true, false, true],
+                [true, true, false, false, true],
+                [false, false, true, false, false],
+                [true, true, false, true, false],
             ] {
                 all.push(variant(shader, switches, dtype));
             }
