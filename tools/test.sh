@@ -29,6 +29,8 @@ missing=()
 command -v ffprobe >/dev/null 2>&1 || missing+=(ffmpeg)
 command -v flac >/dev/null 2>&1 || missing+=(flac)
 command -v opusinfo >/dev/null 2>&1 || missing+=(opus-tools)
+# A Vulkan driver that computes on the processor, for the tests of the WebGPU backend.
+ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 || missing+=(mesa-vulkan-drivers libvulkan1)
 [ -d /usr/share/sounds/freedesktop ] || missing+=(sound-theme-freedesktop)
 [ -d /usr/share/games/rrootage/sounds ] || missing+=(rrootage-data)
 if [ "${#missing[@]}" -gt 0 ]; then

@@ -1,5 +1,6 @@
 //! The devices that the drivers of this machine offer.
 
+use crate::gpu::{BINDINGS, PARAMETER_BYTES, THREADS, WORKGROUP_BYTES};
 use std::fmt;
 
 /// One device under one driver.
@@ -31,6 +32,40 @@ impl Adapter {
     /// Memory that a workgroup shares, in bytes.
     pub fn workgroup_bytes(&self) -> u32 {
         self.adapter.limits().max_compute_workgroup_storage_size
+    }
+
+    /// Why it cannot be used, if so.
+    pub fn unusable(&self) -> Option<String> {
+        if !self.adapter.features().contains(wgpu::Features::IMMEDIATES) {
+            return Some("its driver has no parameter blocks (immediates)".into());
+        }
+        let offered = self.adapter.limits();
+        let needs = [
+            (
+                "bytes of parameters",
+                offered.max_immediate_size,
+                PARAMETER_BYTES,
+            ),
+            (
+                "storage bindings",
+                offered.max_storage_buffers_per_shader_stage,
+                BINDINGS,
+            ),
+            (
+                "bytes of workgroup memory",
+                offered.max_compute_workgroup_storage_size,
+                WORKGROUP_BYTES,
+            ),
+            (
+                "threads in a workgroup",
+                offered.max_compute_invocations_per_workgroup,
+                THREADS,
+            ),
+        ];
+        needs
+            .into_iter()
+            .find(|(_, has, wanted)| has < wanted)
+            .map(|(what, has, wanted)| format!("it offers {has} {what}, {wanted} are needed"))
     }
 
     /// Features that matter here, by name.

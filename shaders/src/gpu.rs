@@ -9,6 +9,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub const PARAMETER_BYTES: u32 = 64;
 /// Storage bindings of one shader.
 pub const BINDINGS: u32 = 6;
+/// Bytes that a workgroup shares at least.
+pub const WORKGROUP_BYTES: u32 = 16 << 10;
+/// Threads of the largest workgroup.
+pub const THREADS: u32 = 256;
 
 /// What happened on the device since somebody looked.
 #[derive(Default)]
@@ -39,39 +43,10 @@ impl Gpu {
     pub fn open(adapter: &Adapter) -> Result<Self> {
         let name = adapter.info.name.clone();
         let offered = adapter.adapter.limits();
-        let too_little = |what: &str, has: u64, wanted: u64| {
-            Err(Error::Device(format!(
-                "{adapter} cannot be used: it offers {what} of {has}, {wanted} are needed; use \
-                 another device or --backend cpu"
-            )))
-        };
-        if !adapter
-            .adapter
-            .features()
-            .contains(wgpu::Features::IMMEDIATES)
-        {
-            return too_little("parameter blocks", 0, PARAMETER_BYTES.into());
-        }
-        for (what, has, wanted) in [
-            (
-                "parameter blocks",
-                u64::from(offered.max_immediate_size),
-                u64::from(PARAMETER_BYTES),
-            ),
-            (
-                "storage bindings",
-                offered.max_storage_buffers_per_shader_stage.into(),
-                BINDINGS.into(),
-            ),
-            (
-                "workgroup memory",
-                offered.max_compute_workgroup_storage_size.into(),
-                16 << 10,
-            ),
-        ] {
-            if has < wanted {
-                return too_little(what, has, wanted);
-            }
+        if let Some(why) = adapter.unusable() {
+            return Err(Error::Device(format!(
+                "{adapter} cannot be used: {why}; use another device or --backend cpu"
+            )));
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("acestep"),

@@ -181,11 +181,13 @@ pub struct ShaderText {
     pub text: String,
 }
 
+/// Number of bindings, and the one that is only read.
+type LayoutKey = (usize, Option<usize>);
+
 /// Compiled shaders of a device.
 pub struct Pipelines {
     gpu: Arc<Gpu>,
-    /// By number of bindings and the one that is only read.
-    layouts: Mutex<HashMap<(usize, Option<usize>), Arc<Layout>>>,
+    layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
     made: Mutex<HashMap<String, Arc<Pipeline>>>,
 }
 

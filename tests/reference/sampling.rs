@@ -102,7 +102,7 @@ fn apg(ins: &[Tensor], g: f64, momentum: f64, limit: f64, eta: f64) -> Want {
 
 fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
     let (x, c, u) = (&ins[0], &ins[1], &ins[2]);
-    let mut cleans = Vec::new();
+    let (mut cleans, mut slacks) = (Vec::new(), Vec::new());
     for r in 0..x.rows() {
         let clean = |p: &Tensor| -> Vec<f64> {
             x.row(r)
@@ -131,6 +131,23 @@ fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
             w
         };
         cleans.extend((0..a.len()).map(|i| angle.cos() * a[i] + f * (d[i] - k * b[i])));
+        // The angle comes from sums of squares over the frame; what it is off by moves both factors.
+        let off = 4.0 * U + (8.0 + (a.len() as f64).sqrt()) * U * theta;
+        let sine = theta.sin();
+        let f_off = off * (w * angle.cos().abs() / sine + angle.sin().abs() / (sine * sine));
+        let f_off = if sine > 1e-3 && angle.abs() < widest {
+            f_off
+        } else {
+            off / sine.max(1e-3)
+        };
+        slacks.extend((0..a.len()).map(|i| {
+            let across = d[i].abs() + (k * b[i]).abs();
+            let inputs = x.row(r)[i].abs() + t * (c.row(r)[i].abs() + u.row(r)[i].abs());
+            8.0 * U * (angle.cos().abs() * a[i].abs() + f.abs() * across)
+                + 2.0 * U * (1.0 + f.abs()) * inputs
+                + w * off * angle.sin().abs() * a[i].abs()
+                + f_off * across
+        }));
     }
     let clean = Tensor {
         shape: x.shape.clone(),
@@ -142,7 +159,12 @@ fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
         dtype: x.dtype,
         data: x.data.iter().zip(&c.data).map(|(x, c)| x - t * c).collect(),
     };
-    let columns_of = [x, &clean, &conditional].map(|p| Tensor {
+    let slack = Tensor {
+        shape: x.shape.clone(),
+        dtype: x.dtype,
+        data: slacks,
+    };
+    let columns_of = [x, &clean, &conditional, &slack].map(|p| Tensor {
         shape: p.shape.clone(),
         dtype: p.dtype,
         data: p.data.clone(),
@@ -158,7 +180,7 @@ fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
                 let clean = ratio * p[1][i];
                 (
                     (p[0][i] - clean) / t,
-                    6.0 * U * (p[0][i].abs() + clean.abs()) / t,
+                    (6.0 * U * (p[0][i].abs() + clean.abs()) + ratio * p[3][i]) / t,
                 )
             })
             .collect()

@@ -45,8 +45,38 @@ impl DeviceKind {
     /// What is opened for this kind.
     fn opened(self) -> Self {
         match self {
-            DeviceKind::Auto => DeviceKind::Cpu,
+            DeviceKind::Auto => AutoChoice::among(&shaders::adapters()).kind,
             other => other,
+        }
+    }
+}
+
+/// What `auto` takes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AutoChoice {
+    /// The device.
+    pub kind: DeviceKind,
+    /// The reason, for people.
+    pub why: String,
+}
+
+impl AutoChoice {
+    /// The first adapter that is hardware and can be used, else the processor. A software adapter
+    /// is the processor too, only slower.
+    pub fn among(adapters: &[shaders::Adapter]) -> Self {
+        let hardware = |a: &&shaders::Adapter| !a.is_software() && a.unusable().is_none();
+        match adapters.iter().find(hardware) {
+            Some(adapter) => AutoChoice {
+                kind: DeviceKind::Wgpu(adapter.index),
+                why: format!("{} is the first usable GPU", adapter.info.name),
+            },
+            None => AutoChoice {
+                kind: DeviceKind::Cpu,
+                why: match adapters.is_empty() {
+                    true => "no driver for Vulkan, Metal or DX12 offers a device".into(),
+                    false => "no adapter is a usable GPU".into(),
+                },
+            },
         }
     }
 }
@@ -103,15 +133,18 @@ impl DeviceArgs {
 
     /// As [`Self::open`] in a given environment.
     pub fn open_with(&self, env: &Env) -> Result<Device> {
-        let backend: Arc<dyn Backend> = match self.check(env)? {
+        let named = self.check(env)?;
+        let backend: Arc<dyn Backend> = match named.opened() {
             DeviceKind::Cuda(index) => kernels::open(index)?,
-            DeviceKind::Wgpu(index) => shaders::open(index)?,
-            DeviceKind::Auto | DeviceKind::Cpu => {
-                let threads = self
-                    .threads(env)?
-                    .map_or_else(CpuBackend::default_threads, usize::from);
-                Arc::new(CpuBackend::new(threads, self.cpu_level)?)
-            }
+            DeviceKind::Wgpu(index) => match shaders::open(index) {
+                // Nobody asked for this device; the processor is there in any case.
+                Err(error) if named == DeviceKind::Auto => {
+                    tracing::warn!("{error}; computing on the processor");
+                    self.open_cpu(env)?
+                }
+                opened => opened?,
+            },
+            DeviceKind::Auto | DeviceKind::Cpu => self.open_cpu(env)?,
         };
         let math = match self.dtype {
             Some(dtype) => dtype.math(),
@@ -119,6 +152,13 @@ impl DeviceArgs {
             None => Math::F32,
         };
         Ok(Device { backend, math })
+    }
+
+    fn open_cpu(&self, env: &Env) -> Result<Arc<dyn Backend>> {
+        let threads = self
+            .threads(env)?
+            .map_or_else(CpuBackend::default_threads, usize::from);
+        Ok(Arc::new(CpuBackend::new(threads, self.cpu_level)?))
     }
 
     /// The language model's device, by its flag or `ACESTEP_LM_DEVICE`; `None` where it is the

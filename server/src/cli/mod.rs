@@ -12,6 +12,7 @@ pub mod checkpoint;
 mod codes;
 pub mod describe;
 pub mod device;
+pub mod devices;
 pub mod format;
 pub mod generate;
 pub mod lm;
@@ -59,6 +60,8 @@ pub enum Command {
     Checkpoint(checkpoint::Args),
     /// Measure seconds per stage
     Bench(bench::Args),
+    /// List what there is to compute on
+    Devices(devices::Args),
 }
 
 /// How a subcommand that did its work ended.
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
         Command::Verify(args) => verify::run(args),
         Command::Checkpoint(args) => checkpoint::run(args),
         Command::Bench(args) => bench::run(args),
+        Command::Devices(args) => devices::run(args),
     };
     match result {
         Ok(Outcome::Done) => ExitCode::SUCCESS,

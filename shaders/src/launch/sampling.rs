@@ -5,7 +5,7 @@ use crate::kernels::{ADG, ADG_RENORM, APG, CLAMP_NORM, Const, DCW, Variant};
 use engine::program::{Dcw, DcwMode, Op, Scalar};
 
 /// Largest angle of the angle-based guidance: the reference's 3.14 / 6, not a sixth of pi.
-const WIDEST: f32 = 3.14 / 6.0;
+const WIDEST: f32 = 314.0 / 600.0;
 
 pub fn launches(view: &View) -> Vec<Launch> {
     match view.op {
