@@ -164,7 +164,13 @@ fn adg(ins: &[Tensor], scale: f64, t: f64, clip: bool, renorm: bool) -> Want {
         dtype: x.dtype,
         data: slacks,
     };
-    let columns_of = [x, &clean, &conditional, &slack].map(|p| Tensor {
+    rescaled([x, &clean, &conditional, &slack], t, renorm)
+}
+
+/// The velocity towards a clean sample that has, per channel, the norm over time of the conditional
+/// one, where `renorm` asks for it. Columns: latent, clean, conditional, error of clean.
+fn rescaled(columns_of: [&Tensor; 4], t: f64, renorm: bool) -> Want {
+    let columns_of = columns_of.map(|p| Tensor {
         shape: p.shape.clone(),
         dtype: p.dtype,
         data: p.data.clone(),
