@@ -30,9 +30,14 @@ impl Given {
         let regions = weights.iter().map(|&i| {
             let host = stored(&values[i]);
             let bytes = host.len();
+            let row_bytes = bytes / values[i].shape[0].max(1);
             let host = HostBytes::new(Arc::new(host), 0..bytes)
                 .ok_or_else(|| Error::Bug("a weight is longer than its bytes".into()))?;
-            let region = Region::whole(backend.adopt(host)?, &values[i].shape, values[i].dtype);
+            let region = Region::whole(
+                backend.adopt(host, row_bytes)?,
+                &values[i].shape,
+                values[i].dtype,
+            );
             Ok((weight_name(i), region))
         });
         Ok(Given(regions.collect::<Result<_>>()?))

@@ -165,8 +165,8 @@ impl Backend for Small {
     fn alloc(&self, bytes: usize) -> engine::Result<Buffer> {
         self.0.alloc(bytes)
     }
-    fn adopt(&self, host: HostBytes) -> engine::Result<Buffer> {
-        self.0.adopt(host)
+    fn adopt(&self, host: HostBytes, row_bytes: usize) -> engine::Result<Buffer> {
+        self.0.adopt(host, row_bytes)
     }
     fn write(&self, to: &Buffer, offset: usize, bytes: &[u8]) -> engine::Result<()> {
         self.0.write(to, offset, bytes)

@@ -27,6 +27,9 @@ pub enum Error {
     },
     /// The device or its driver failed, or produced numbers that are not finite.
     Device(String),
+    /// The device is gone with all that lay on it. Who holds memory of it must let go; opened anew
+    /// it may work again.
+    DeviceLost(String),
     /// Writing a result failed (unwritable directory, full disk).
     Output(String),
     /// The caller asked for the work to stop.
@@ -44,6 +47,7 @@ impl Error {
             Error::Missing(s) => Error::Missing(say(s)),
             Error::Corrupt(s) => Error::Corrupt(say(s)),
             Error::Device(s) => Error::Device(say(s)),
+            Error::DeviceLost(s) => Error::DeviceLost(say(s)),
             Error::Output(s) => Error::Output(say(s)),
             Error::Bug(s) => Error::Bug(say(s)),
             Error::TooBig { .. } | Error::Cancelled => self,
@@ -58,6 +62,7 @@ impl fmt::Display for Error {
             | Error::Missing(s)
             | Error::Corrupt(s)
             | Error::Device(s)
+            | Error::DeviceLost(s)
             | Error::Output(s) => f.write_str(s),
             Error::TooBig {
                 needs,

@@ -19,6 +19,18 @@ impl Adapter {
         self.info.device_type == wgpu::DeviceType::Cpu
     }
 
+    /// Whether its memory is the processor's.
+    pub fn is_unified(&self) -> bool {
+        let kind = self.info.device_type;
+        kind == wgpu::DeviceType::IntegratedGpu || self.is_software()
+    }
+
+    /// Bytes of its memory, or what of it this process may use where the driver says so; 0 where
+    /// nobody says.
+    pub fn memory_bytes(&self) -> u64 {
+        crate::heaps::memory_bytes(self)
+    }
+
     /// Largest piece of memory that a shader can see at once, in bytes.
     pub fn max_binding_bytes(&self) -> u64 {
         self.adapter.limits().max_storage_buffer_binding_size
@@ -117,6 +129,11 @@ impl fmt::Display for Adapter {
 pub fn adapters() -> Vec<Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor {
         backends: wgpu::Backends::PRIMARY,
+        // What the system needs beside us is not to be had.
+        memory_budget_thresholds: wgpu::MemoryBudgetThresholds {
+            for_resource_creation: Some(97),
+            for_device_loss: None,
+        },
         ..wgpu::InstanceDescriptor::new_without_display_handle()
     });
     let mut found: Vec<_> =

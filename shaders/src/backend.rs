@@ -1,32 +1,18 @@
 //! The device as a [`Backend`].
 
 use crate::adapters::{Adapter, adapters};
+use crate::core::{Core, Patience};
+use crate::disk::Disk;
 use crate::exec::Prepared;
 use crate::gpu::Gpu;
-use crate::kernels::Pipelines;
 use crate::launch;
-use crate::memory::Memory;
+use crate::options::Options;
+use crate::pipelines::Pipelines;
 use engine::backend::{Backend, Bound, Buffer, Caps, HostBytes, Ready, Release};
 use engine::program::{Op, Program};
 use engine::{Error, Result};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-
-/// What a backend and its prepared programs share.
-pub struct Core {
-    pub gpu: Arc<Gpu>,
-    pub memory: Arc<Memory>,
-    pub pipelines: Pipelines,
-    pub counts: Counters,
-}
-
-/// What has been asked of the device.
-#[derive(Default)]
-pub struct Counters {
-    pub submissions: AtomicU64,
-    pub allocations: AtomicU64,
-    pub reads: AtomicU64,
-}
 
 /// How often the device was used since the backend was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,9 +34,14 @@ pub struct WgpuBackend {
 impl WgpuBackend {
     /// Opens adapter number `index`; see [`crate::open`].
     pub fn open(index: usize) -> Result<Self> {
+        Self::open_with(index, &Options::of_users())
+    }
+
+    /// As [`Self::open`], with options.
+    pub fn open_with(index: usize, options: &Options) -> Result<Self> {
         let mut found = adapters();
         if index < found.len() {
-            return Self::on(&found.swap_remove(index));
+            return Self::on(&found.swap_remove(index), options);
         }
         let list: Vec<String> = found.iter().map(ToString::to_string).collect();
         Err(Error::Request(if list.is_empty() {
@@ -64,23 +55,38 @@ impl WgpuBackend {
     }
 
     /// Opens `adapter`.
-    pub fn on(adapter: &Adapter) -> Result<Self> {
-        let gpu = Arc::new(Gpu::open(adapter)?);
+    pub fn on(adapter: &Adapter, options: &Options) -> Result<Self> {
+        let gpu = Arc::new(Gpu::open(adapter, options)?);
         let caps = Caps {
             name: adapter.to_string(),
-            memory_bytes: gpu.limits.max_buffer_size,
-            align: gpu.limits.min_storage_buffer_offset_alignment.max(256) as usize,
+            memory_bytes: gpu.memory_bytes,
+            align: launch::ALIGN,
+            piece_bytes: gpu.limits.piece,
             native_bf16: false,
         };
+        let patience = match options.submission_work {
+            Some(most) => Patience::Work(most),
+            None if adapter.is_software() => Patience::Endless,
+            None => Patience::Measured,
+        };
+        let disk = Disk::open(&gpu.device, &adapter.info, options.cache.as_deref());
+        let pipelines = Pipelines::new(gpu.clone(), disk);
         Ok(WgpuBackend {
             caps,
-            core: Arc::new(Core {
-                memory: Arc::new(Memory::new(gpu.clone())),
-                pipelines: Pipelines::new(gpu.clone()),
-                counts: Counters::default(),
-                gpu,
-            }),
+            core: Arc::new(Core::new(gpu, pipelines, patience)),
         })
+    }
+
+    /// Bytes of the device's memory that are in use, and that were at most.
+    pub fn memory_in_use(&self) -> (u64, u64) {
+        let usage = &self.core.gpu.usage;
+        (usage.now(), usage.peak())
+    }
+
+    /// Gives the device up as a driver does that is reset: everything on it is gone. For tests of
+    /// what happens then.
+    pub fn lose(&self) {
+        self.core.gpu.device.destroy();
     }
 
     /// What has been asked of the device so far.
@@ -94,11 +100,10 @@ impl WgpuBackend {
         }
     }
 
-    fn buffer(&self, bytes: usize) -> Result<Buffer> {
-        let id = self.core.memory.alloc(bytes)?;
-        self.core.counts.allocations.fetch_add(1, Ordering::Relaxed);
+    fn handle(&self, id: u64, bytes: usize) -> Buffer {
+        self.core.allocated();
         let owner = self.core.memory.clone() as Arc<dyn Release>;
-        Ok(Buffer::new(id, bytes, owner))
+        Buffer::new(id, bytes, owner)
     }
 }
 
@@ -112,35 +117,25 @@ impl Backend for WgpuBackend {
     }
 
     fn scratch_bytes(&self, program: &Program, step: usize) -> usize {
-        launch::scratch_bytes(program, step)
+        launch::scratch_bytes(program, step, &self.core.gpu.limits.room())
     }
 
     fn alloc(&self, bytes: usize) -> Result<Buffer> {
-        self.buffer(bytes)
+        Ok(self.handle(self.core.memory.alloc(bytes)?, bytes))
     }
 
-    fn adopt(&self, host: HostBytes) -> Result<Buffer> {
+    fn adopt(&self, host: HostBytes, row_bytes: usize) -> Result<Buffer> {
         let bytes = host.bytes();
-        let buffer = self.buffer(bytes.len())?;
-        // Whole words, and the rest in a word of its own.
-        let whole = bytes.len() / 4 * 4;
-        let memory = &self.core.memory;
-        memory.write(buffer.id(), 0, &bytes[..whole])?;
-        if whole < bytes.len() {
-            let mut last = [0; 4];
-            last[..bytes.len() - whole].copy_from_slice(&bytes[whole..]);
-            memory.write(buffer.id(), whole, &last)?;
-        }
-        Ok(buffer)
+        let id = self.core.memory.adopt(bytes, row_bytes)?;
+        Ok(self.handle(id, bytes.len()))
     }
 
     fn write(&self, to: &Buffer, offset: usize, bytes: &[u8]) -> Result<()> {
-        self.core.memory.write(to.id(), offset, bytes)
+        self.core.write(to.id(), offset, bytes)
     }
 
     fn read(&self, from: &Buffer, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        self.core.counts.reads.fetch_add(1, Ordering::Relaxed);
-        self.core.memory.read(from.id(), offset, bytes)
+        self.core.read(from.id(), offset, bytes)
     }
 
     fn prepare(&self, bound: Bound) -> Result<Box<dyn Ready>> {

@@ -1,144 +1,160 @@
 //! A prepared program: every step's launches with their pipelines, parameters and bind groups, made
-//! once. A run writes the scalars, encodes one pass and submits it.
+//! once. A run records them behind what was recorded before; see [`crate::core`] for when that is
+//! submitted.
 
-use crate::backend::Core;
-use crate::gpu::PARAMETER_BYTES;
-use crate::kernels::{Pipeline, Variant};
-use crate::launch::{self, Arg, Launch, Operand, Room, View};
+use crate::arena::{self, Groups};
+use crate::core::{Core, Turn};
+use crate::memory::Pieces;
+use crate::pipelines::Pipeline;
+use crate::resolve::{Binding, Dispatch, Memory, Own, SCALAR_BYTES, resolve};
+use crate::usage::Counted;
 use engine::backend::{Bound, Ready, Region};
-use engine::program::{Math, Program, Val, plan};
 use engine::{Error, Result};
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-
-/// Where a value, or scratch space, lies.
-#[derive(Clone)]
-enum Place {
-    /// At an offset of the shared arena.
-    Arena(usize),
-    /// At an offset of a buffer of its own.
-    Own(wgpu::Buffer, usize),
-}
-
-/// One dispatch with all that it needs, but for bind groups of an arena that moved.
-struct Dispatch {
-    pipeline: Arc<Pipeline>,
-    /// Place and bytes of each binding.
-    bindings: Vec<(Place, usize)>,
-    words: Vec<u32>,
-    groups: [u32; 3],
-}
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// A program on this device.
 pub struct Prepared {
     core: Arc<Core>,
     name: String,
-    dispatches: Vec<Dispatch>,
-    bound: Vec<wgpu::BindGroup>,
-    /// The arena to which `bound` refers.
-    generation: u64,
+    /// Tells it from all others.
+    id: u64,
+    dispatches: Vec<(Dispatch, Arc<Pipeline>)>,
+    groups: Arc<Mutex<Groups>>,
     arena_bytes: usize,
     scalars: usize,
-    scalar_buffer: wgpu::Buffer,
-    /// Keeps the buffers alive.
+    scalar_buffer: Counted,
+    /// Buffers that dispatches name by slot.
+    slots: Vec<Arc<Pieces>>,
+    /// Keeps the buffers registered.
     _regions: Vec<Region>,
 }
-
-/// Bytes of the buffer of scalars.
-const SCALAR_BYTES: usize = 256;
 
 impl Prepared {
     /// Plans and resolves `bound`.
     pub fn new(core: Arc<Core>, bound: Bound) -> Result<Self> {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let program = &bound.program;
-        let scalars = program.scalars();
-        if scalars * size_of::<f32>() > SCALAR_BYTES {
-            return Err(Error::Bug(format!(
-                "program {} has {scalars} scalars",
-                program.name
-            )));
-        }
-        let sizes: Vec<usize> = (0..program.steps.len())
-            .map(|i| launch::scratch_bytes(program, i))
-            .collect();
-        let align = core.gpu.limits.min_storage_buffer_offset_alignment.max(256) as usize;
-        let plan = plan(program, align, &|v| bound.is_external(v), &|i| sizes[i]);
-        let mut places: Vec<Option<Place>> = vec![None; program.vals.len()];
-        for (i, place) in places.iter_mut().enumerate() {
-            *place = match (&bound.regions[i], plan.offsets[i]) {
-                (Some(region), _) => Some(core.place(region)?),
-                (None, Some(offset)) => Some(Place::Arena(offset)),
-                (None, None) => None,
-            };
-        }
-        let scalar_buffer = core.gpu.buffer(SCALAR_BYTES as u64)?;
-        let resolver = Resolver {
-            core: &core,
-            program,
-            places: &places,
-            scalars: &scalar_buffer,
-        };
-        let mut dispatches = Vec::new();
-        for (i, size) in sizes.iter().enumerate() {
-            dispatches.extend(resolver.step(i, plan.scratch[i], *size)?);
-        }
-        for (v, region) in &bound.copies {
-            dispatches.push(resolver.copy(*v, region)?);
-        }
+        let mut slots = Vec::new();
+        let mut own = |region: &Region| own(&core, region, &mut slots);
+        let owns = bound.regions.iter().map(|region| {
+            let region = region.as_ref();
+            region.map(&mut own).transpose()
+        });
+        let owns = owns.collect::<Result<Vec<_>>>()?;
+        let copies = bound.copies.iter();
+        let copies = copies.map(|(v, region)| Ok((*v, own(region)?)));
+        let copies = copies.collect::<Result<Vec<_>>>()?;
+        let resolved = resolve(program, &core.gpu.limits, &core.gpu.name, &owns, &copies)?;
+        core.pipelines
+            .make(resolved.dispatches.iter().map(|d| &d.variant))?;
+        let dispatches = resolved.dispatches.into_iter().map(|dispatch| {
+            let pipeline = core.pipelines.get(&dispatch.variant)?;
+            Ok((dispatch, pipeline))
+        });
+        let dispatches = dispatches.collect::<Result<_>>()?;
+        let scalar_buffer = core.gpu.buffer(SCALAR_BYTES)?;
+        core.allocated();
         let copied = bound.copies.iter().map(|(_, region)| region.clone());
         let regions = bound.regions.iter().flatten().cloned().chain(copied);
-        let mut prepared = Prepared {
+        let prepared = Prepared {
             name: program.name.clone(),
+            id: NEXT.fetch_add(1, Ordering::Relaxed),
             dispatches,
-            bound: Vec::new(),
-            generation: 0,
-            arena_bytes: plan.arena_bytes,
-            scalars,
+            groups: Arc::default(),
+            arena_bytes: resolved.arena_bytes,
+            scalars: resolved.scalars,
             scalar_buffer,
+            slots,
             _regions: regions.collect(),
             core: core.clone(),
         };
-        prepared.bind()?;
+        let mut turn = core.turn();
+        turn.arena.register(&prepared.groups);
+        arena::reserve(&core, &mut turn, prepared.arena_bytes)?;
+        prepared.bind(&turn, &mut prepared.lock())?;
+        drop(turn);
         Ok(prepared)
     }
 
-    /// Makes the bind groups, unless they refer to the arena of today.
-    fn bind(&mut self) -> Result<()> {
-        let (arena, generation) = self.core.memory.arena(self.arena_bytes)?;
-        if generation == self.generation {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Groups> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes the bind groups, unless they are there.
+    fn bind(&self, turn: &Turn, groups: &mut Groups) -> Result<()> {
+        if groups.made.len() == self.dispatches.len() {
             return Ok(());
         }
-        let device = &self.core.gpu.device;
-        let groups = self.dispatches.iter().map(|dispatch| {
-            let entries: Vec<_> = dispatch
-                .bindings
-                .iter()
-                .enumerate()
-                .map(|(i, (place, bytes))| {
-                    let (buffer, offset) = match place {
-                        Place::Arena(offset) => (&arena, *offset),
-                        Place::Own(buffer, offset) => (buffer, *offset),
-                    };
-                    wgpu::BindGroupEntry {
-                        binding: i as u32,
-                        resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
-                            buffer,
-                            offset: offset as u64,
-                            size: std::num::NonZeroU64::new(*bytes as u64),
-                        }),
-                    }
+        groups.made.clear();
+        for (dispatch, pipeline) in &self.dispatches {
+            let entries = dispatch.bindings.iter().enumerate().map(|(i, binding)| {
+                Ok(wgpu::BindGroupEntry {
+                    binding: i as u32,
+                    resource: wgpu::BindingResource::Buffer(wgpu::BufferBinding {
+                        buffer: self.buffer(turn, binding)?,
+                        offset: binding.offset as u64,
+                        size: std::num::NonZeroU64::new(binding.bytes as u64),
+                    }),
                 })
-                .collect();
-            device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: None,
-                layout: &dispatch.pipeline.group,
-                entries: &entries,
-            })
-        });
-        self.bound = groups.collect();
-        self.generation = generation;
-        self.core.counts.allocations.fetch_add(1, Ordering::Relaxed);
+            });
+            let entries = entries.collect::<Result<Vec<_>>>()?;
+            let device = &self.core.gpu.device;
+            groups
+                .made
+                .push(device.create_bind_group(&wgpu::BindGroupDescriptor {
+                    label: None,
+                    layout: &pipeline.group,
+                    entries: &entries,
+                }));
+        }
+        self.core.allocated();
         self.core.gpu.check()
+    }
+
+    fn buffer<'a>(&'a self, turn: &'a Turn, binding: &Binding) -> Result<&'a wgpu::Buffer> {
+        let found = match binding.memory {
+            Memory::Scalars => Some(&self.scalar_buffer.raw),
+            Memory::Arena => turn.arena.piece(binding.piece),
+            Memory::Own(slot) => {
+                let pieces = self.slots.get(slot);
+                let piece = pieces.and_then(|p| p.buffers.get(binding.piece));
+                piece.map(|buffer| &buffer.raw)
+            }
+        };
+        let missing = || Error::Bug(format!("program {}: {binding:?} is nowhere", self.name));
+        found.ok_or_else(missing)
+    }
+
+    /// Records all dispatches, and submits whenever that is as much as the device should be given
+    /// at once.
+    fn record(&self, turn: &mut Turn, groups: &[wgpu::BindGroup]) -> Result<()> {
+        let mut next = 0;
+        while next < self.dispatches.len() {
+            let budget = self.core.budget(turn);
+            let mut work = turn.work;
+            if work > 0.0 && work + self.dispatches[next].0.work > budget {
+                self.core.submit(turn)?;
+                continue;
+            }
+            let encoder = turn.encoder(&self.core.gpu);
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            for (dispatch, pipeline) in &self.dispatches[next..] {
+                if work > 0.0 && work + dispatch.work > budget {
+                    break;
+                }
+                pass.set_pipeline(&pipeline.compute);
+                pass.set_bind_group(0, &groups[next], &[]);
+                pass.set_immediates(0, bytemuck::cast_slice(&dispatch.words));
+                let [x, y, z] = dispatch.groups;
+                pass.dispatch_workgroups(x, y, z);
+                work += dispatch.work;
+                next += 1;
+            }
+            drop(pass);
+            turn.work = work;
+        }
+        Ok(())
     }
 }
 
@@ -152,197 +168,43 @@ impl Ready for Prepared {
                 scalars.len()
             )));
         }
-        self.bind()?;
-        let gpu = &self.core.gpu;
+        let core = &self.core;
+        let mut turn = core.turn();
+        // Its numbers are written ahead of the submission, so there is one run in each.
+        if turn.has(self.id) {
+            core.submit(&mut turn)?;
+        }
+        arena::reserve(core, &mut turn, self.arena_bytes)?;
+        let mut groups = self.lock();
+        self.bind(&turn, &mut groups)?;
         if self.scalars > 0 {
             let bytes = bytemuck::cast_slice(&scalars[..self.scalars]);
-            gpu.queue.write_buffer(&self.scalar_buffer, 0, bytes);
+            core.gpu
+                .queue
+                .write_buffer(&self.scalar_buffer.raw, 0, bytes);
         }
-        let mut encoder = gpu.device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            for (dispatch, group) in self.dispatches.iter().zip(&self.bound) {
-                pass.set_pipeline(&dispatch.pipeline.compute);
-                pass.set_bind_group(0, group, &[]);
-                pass.set_immediates(0, bytemuck::cast_slice(&dispatch.words));
-                let [x, y, z] = dispatch.groups;
-                pass.dispatch_workgroups(x, y, z);
-            }
-        }
-        gpu.queue.submit([encoder.finish()]);
-        self.core.counts.submissions.fetch_add(1, Ordering::Relaxed);
-        gpu.check()
+        self.record(&mut turn, &groups.made)?;
+        turn.ran(self.id);
+        core.gpu.check()
     }
 }
 
-/// Turns steps into dispatches.
-struct Resolver<'a> {
-    core: &'a Core,
-    program: &'a Program,
-    places: &'a [Option<Place>],
-    scalars: &'a wgpu::Buffer,
-}
-
-impl Resolver<'_> {
-    /// The place of a value: its binding's first byte, and the bytes from there to the value.
-    fn place(&self, v: Val) -> Result<(Place, usize)> {
-        let root = self.program.root(v).index();
-        let place = self.places[root].clone().ok_or_else(|| {
-            Error::Bug(format!(
-                "program {}: a value has no place",
-                self.program.name
-            ))
-        })?;
-        Ok(self.aligned(place))
+/// The place of a region, whose buffer gets a slot.
+fn own(core: &Core, region: &Region, slots: &mut Vec<Arc<Pieces>>) -> Result<Own> {
+    let pieces = core.memory.get(region.buffer().id())?;
+    if region.offset() + region.bytes() > pieces.bytes {
+        return Err(Error::Bug(format!(
+            "a region of {} bytes at {} exceeds its buffer of {} bytes",
+            region.bytes(),
+            region.offset(),
+            pieces.bytes
+        )));
     }
-
-    /// The place moved back to where a binding may begin, and by how many bytes.
-    fn aligned(&self, place: Place) -> (Place, usize) {
-        let align = self.core.gpu.limits.min_storage_buffer_offset_alignment as usize;
-        match place {
-            Place::Arena(offset) => (Place::Arena(offset / align * align), offset % align),
-            Place::Own(buffer, offset) => {
-                (Place::Own(buffer, offset / align * align), offset % align)
-            }
-        }
-    }
-
-    fn arg(&self, v: Val) -> Result<(Arg<'_>, Place, usize)> {
-        let info = &self.program.vals[v.index()];
-        let dtype = self.program.vals[self.program.root(v).index()].dtype;
-        let (place, before) = self.place(v)?;
-        let arg = Arg {
-            shape: &info.shape,
-            dtype,
-            offset: launch::word(before / dtype.bytes()),
-        };
-        Ok((arg, place, before))
-    }
-
-    fn step(&self, i: usize, scratch: usize, scratch_bytes: usize) -> Result<Vec<Dispatch>> {
-        let step = &self.program.steps[i];
-        let ins = step
-            .ins
-            .iter()
-            .map(|v| self.arg(*v))
-            .collect::<Result<Vec<_>>>()?;
-        let out = self.arg(step.out)?;
-        let limits = &self.core.gpu.limits;
-        let view = View {
-            op: &step.op,
-            round: self.program.math == Math::Bf16,
-            ins: ins.iter().map(|(arg, ..)| *arg).collect(),
-            out: out.0,
-            room: Room {
-                binding: limits.max_storage_buffer_binding_size,
-                workgroup: limits.max_compute_workgroup_storage_size,
-            },
-        };
-        let bytes = |v: Val, before: usize| before + self.program.vals[v.index()].bytes();
-        let bind = |operand: &Operand| match operand {
-            Operand::In(i) => (ins[*i].1.clone(), bytes(step.ins[*i], ins[*i].2)),
-            Operand::Part(i, part) => {
-                let (_, place, before) = &ins[*i];
-                let place = match place.clone() {
-                    Place::Arena(offset) => Place::Arena(offset + part.start),
-                    Place::Own(buffer, offset) => Place::Own(buffer, offset + part.start),
-                };
-                (place, before + part.len())
-            }
-            Operand::Out => (out.1.clone(), bytes(step.out, out.2)),
-            Operand::Scratch => (Place::Arena(scratch), scratch_bytes),
-            Operand::Scalars => (Place::Own(self.scalars.clone(), 0), SCALAR_BYTES),
-        };
-        launch::launches(&view)?
-            .into_iter()
-            .map(|launch| {
-                let bindings = launch.operands.iter().map(bind).collect();
-                let Launch {
-                    variant,
-                    words,
-                    groups,
-                    ..
-                } = launch;
-                self.dispatch(step.op.name(), &variant, bindings, words, groups)
-            })
-            .collect()
-    }
-
-    /// A copy of a value to a region after the last step.
-    fn copy(&self, v: Val, region: &Region) -> Result<Dispatch> {
-        let (from, before) = self.place(v)?;
-        let (to, behind) = self.aligned(self.core.place(region)?);
-        let bytes = region.bytes();
-        let whole = [before, behind, bytes].iter().all(|n| n.is_multiple_of(4));
-        if !whole {
-            return Err(Error::Bug(format!(
-                "program {}: an output is copied to half a word",
-                self.program.name
-            )));
-        }
-        let (variant, words, groups) = launch::copy(
-            bytes / 4,
-            launch::word(before / 4),
-            launch::word(behind / 4),
-        );
-        let scalars = (Place::Own(self.scalars.clone(), 0), SCALAR_BYTES);
-        let bindings = vec![(from, before + bytes), (to, behind + bytes), scalars];
-        self.dispatch("copy", &variant, bindings, words, groups)
-    }
-
-    fn dispatch(
-        &self,
-        op: &str,
-        variant: &Variant,
-        bindings: Vec<(Place, usize)>,
-        words: Vec<u32>,
-        groups: [u32; 3],
-    ) -> Result<Dispatch> {
-        let limits = &self.core.gpu.limits;
-        let bindings: Vec<_> = bindings
-            .into_iter()
-            .map(|(place, bytes)| (place, bytes.next_multiple_of(4)))
-            .collect();
-        let most = limits.max_storage_buffer_binding_size;
-        if let Some((_, bytes)) = bindings.iter().find(|(_, bytes)| *bytes as u64 > most) {
-            return Err(Error::TooBig {
-                needs: *bytes as u64,
-                have: most,
-                suggestion: format!(
-                    "a shader of {} sees no more at once (an operand of {op} in {}); make the \
-                     song shorter or the batch smaller, or use --backend cpu",
-                    self.core.gpu.name, self.program.name
-                ),
-            });
-        }
-        let reach = limits.max_compute_workgroups_per_dimension;
-        if words.len() * 4 > PARAMETER_BYTES as usize || groups.iter().any(|n| *n > reach) {
-            return Err(Error::Bug(format!(
-                "program {}: {op} has {} parameters on a grid of {groups:?}",
-                self.program.name,
-                words.len()
-            )));
-        }
-        Ok(Dispatch {
-            pipeline: self.core.pipelines.get(variant)?,
-            bindings,
-            words,
-            groups,
-        })
-    }
-}
-
-impl Core {
-    fn place(&self, region: &Region) -> Result<Place> {
-        let buffer = self.memory.buffer(region.buffer().id())?;
-        if (region.offset() + region.bytes()).next_multiple_of(4) as u64 > buffer.size() {
-            return Err(Error::Bug(format!(
-                "a region of {} bytes at {} exceeds its buffer of {} bytes",
-                region.bytes(),
-                region.offset(),
-                buffer.size()
-            )));
-        }
-        Ok(Place::Own(buffer, region.offset()))
-    }
+    let piece = pieces.piece;
+    slots.push(pieces);
+    Ok(Own {
+        slot: slots.len() - 1,
+        offset: region.offset(),
+        piece,
+    })
 }

@@ -1,6 +1,9 @@
 //! An open device: its queue, what it can do, and its faults as errors.
 
 use crate::adapters::Adapter;
+use crate::options::Options;
+use crate::resolve::Limits;
+use crate::usage::{Counted, Usage};
 use engine::{Error, Result};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -33,25 +36,52 @@ impl Faults {
 pub struct Gpu {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
-    pub limits: wgpu::Limits,
+    pub limits: Limits,
     pub name: String,
+    /// Bytes of its memory; 0 when it is not known.
+    pub memory_bytes: u64,
+    pub usage: Arc<Usage>,
+    /// Whether its memory is the processor's.
+    pub unified: bool,
+    /// Whether shaders test their indices.
+    pub checks: bool,
     faults: Arc<Faults>,
 }
 
+const STORAGE: wgpu::BufferUsages = wgpu::BufferUsages::STORAGE
+    .union(wgpu::BufferUsages::COPY_SRC)
+    .union(wgpu::BufferUsages::COPY_DST);
+
 impl Gpu {
     /// Opens `adapter` with all that it offers of what we can use.
-    pub fn open(adapter: &Adapter) -> Result<Self> {
-        let name = adapter.info.name.clone();
-        let offered = adapter.adapter.limits();
-        if let Some(why) = adapter.unusable() {
-            return Err(Error::Device(format!(
-                "{adapter} cannot be used: {why}; use another device or --backend cpu"
-            )));
+    pub fn open(adapter: &Adapter, options: &Options) -> Result<Self> {
+        suits(adapter)?;
+        let mut limits = adapter.adapter.limits();
+        let at_most = |limit: &mut u64, most: Option<u64>| {
+            *limit = most.map_or(*limit, |most| most.min(*limit));
+        };
+        at_most(
+            &mut limits.max_storage_buffer_binding_size,
+            options.binding_bytes,
+        );
+        at_most(&mut limits.max_buffer_size, options.buffer_bytes);
+        let mut memory_bytes = adapter.memory_bytes();
+        if let Some(most) = options.memory_bytes {
+            memory_bytes = match memory_bytes {
+                0 => most,
+                there => there.min(most),
+            };
+        }
+        let offered = adapter.adapter.features();
+        let mut wanted = wgpu::Features::IMMEDIATES;
+        wanted |= offered & wgpu::Features::PIPELINE_CACHE;
+        if adapter.is_unified() {
+            wanted |= offered & wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
         }
         let descriptor = wgpu::DeviceDescriptor {
             label: Some("acestep"),
-            required_features: wgpu::Features::IMMEDIATES,
-            required_limits: offered.clone(),
+            required_features: wanted,
+            required_limits: limits.clone(),
             experimental_features: wgpu::ExperimentalFeatures::disabled(),
             memory_hints: wgpu::MemoryHints::Performance,
             trace: wgpu::Trace::Off,
@@ -60,24 +90,30 @@ impl Gpu {
             .map_err(|e| Error::Device(format!("{adapter} does not open: {e}")))?;
         let faults = Arc::new(Faults::default());
         let noted = faults.clone();
+        // Without a handler of ours a fault would be a panic.
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| noted.note(e.to_string())));
         let noted = faults.clone();
-        device.set_device_lost_callback(move |reason, text| {
-            if reason != wgpu::DeviceLostReason::Destroyed {
-                noted.lost.store(true, Ordering::Release);
-                noted.note(text);
-            }
+        device.set_device_lost_callback(move |_, text| {
+            noted.lost.store(true, Ordering::Release);
+            noted.note(text);
         });
         Ok(Gpu {
+            unified: wanted.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             device,
             queue,
-            limits: offered,
-            name,
+            limits: Limits::of(&limits),
+            name: adapter.info.name.clone(),
+            memory_bytes,
+            usage: Arc::default(),
+            checks: options.checks,
             faults,
         })
     }
 
     /// What went wrong since the last look, if anything did.
+    ///
+    /// # Errors
+    /// [`Error::DeviceLost`] for ever once the device is gone, [`Error::Device`] for other faults.
     pub fn check(&self) -> Result<()> {
         let mut kept = self.faults.text.lock();
         let text = match &mut kept {
@@ -86,8 +122,9 @@ impl Gpu {
         };
         if self.faults.lost.load(Ordering::Acquire) {
             let why = text.map(|t| format!(" ({t})")).unwrap_or_default();
-            return Err(Error::Device(format!(
-                "{} was lost{why}; restart, or use another device",
+            return Err(Error::DeviceLost(format!(
+                "{} was lost{why}: its driver was reset or updated, or the card removed; the next \
+                 job opens it anew",
                 self.name
             )));
         }
@@ -97,34 +134,107 @@ impl Gpu {
         }
     }
 
+    /// Waits for a submission, or for all.
+    pub fn wait(&self, submission: Option<wgpu::SubmissionIndex>) -> Result<()> {
+        let waited = self.device.poll(wgpu::PollType::Wait {
+            submission_index: submission,
+            timeout: None,
+        });
+        self.check()?;
+        match waited {
+            Ok(_) => Ok(()),
+            Err(e) => Err(Error::Device(format!("{}: waiting: {e}", self.name))),
+        }
+    }
+
     /// A buffer for shaders; contents are zero.
-    pub fn buffer(&self, bytes: u64) -> Result<wgpu::Buffer> {
-        let size = bytes.max(4).next_multiple_of(4);
-        let most = self.limits.max_buffer_size;
-        let too_big = |have| Error::TooBig {
+    pub fn buffer(&self, bytes: usize) -> Result<Counted> {
+        self.create(bytes, STORAGE, false)
+    }
+
+    /// A buffer for shaders with these contents.
+    pub fn filled(&self, contents: &[u8]) -> Result<Counted> {
+        if !self.unified {
+            let buffer = self.buffer(contents.len())?;
+            self.fill(&buffer.raw, contents);
+            self.check()?;
+            return Ok(buffer);
+        }
+        // The processor writes where the device reads.
+        let usage = STORAGE | wgpu::BufferUsages::MAP_WRITE;
+        let buffer = self.create(contents.len(), usage, true)?;
+        let mapped = buffer.raw.slice(..).get_mapped_range_mut();
+        let mut mapped = mapped.map_err(|e| {
+            Error::Device(format!(
+                "{}: {} bytes of weights cannot be written: {e}",
+                self.name,
+                contents.len()
+            ))
+        })?;
+        mapped.slice(..contents.len()).copy_from_slice(contents);
+        drop(mapped);
+        buffer.raw.unmap();
+        self.check().map(|()| buffer)
+    }
+
+    /// Memory of the processor into which results are copied.
+    pub fn staging(&self, size: u64) -> Result<wgpu::Buffer> {
+        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("read back"),
+            size,
+            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+            mapped_at_creation: false,
+        });
+        self.check().map(|()| staging)
+    }
+
+    fn create(&self, bytes: usize, usage: wgpu::BufferUsages, mapped: bool) -> Result<Counted> {
+        // Whole vectors of four words.
+        let size = (bytes as u64).max(16).next_multiple_of(16);
+        let most = self.limits.piece as u64;
+        let used = self.usage.now();
+        let too_big = |have, what: &str| Error::TooBig {
             needs: size,
             have,
             suggestion: format!(
-                "{} has no more room in one piece; make the song shorter, the batch smaller, or \
-                 use --backend cpu",
+                "{} gives no more {what}; make the song shorter or the batch smaller, or use \
+                 --backend cpu",
                 self.name
             ),
         };
         if size > most {
-            return Err(too_big(most));
+            return Err(too_big(most, "in one piece"));
+        }
+        let left = self.memory_bytes.saturating_sub(used);
+        let beside = format!("beside the {} MiB in use", used >> 20);
+        if self.memory_bytes > 0 && size > left {
+            return Err(too_big(left, &beside));
         }
         let scope = self.device.push_error_scope(wgpu::ErrorFilter::OutOfMemory);
         let buffer = self.device.create_buffer(&wgpu::BufferDescriptor {
             label: None,
             size,
-            usage: wgpu::BufferUsages::STORAGE
-                | wgpu::BufferUsages::COPY_SRC
-                | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
+            usage,
+            mapped_at_creation: mapped,
         });
         match pollster::block_on(scope.pop()) {
-            Some(_) => Err(too_big(0)),
-            None => self.check().map(|()| buffer),
+            // How much is left the driver does not say.
+            Some(_) => Err(too_big(0, &beside)),
+            None => self
+                .check()
+                .map(|()| Counted::new(buffer, self.usage.clone())),
+        }
+    }
+
+    /// Contents of a new buffer, of any length.
+    fn fill(&self, buffer: &wgpu::Buffer, contents: &[u8]) {
+        // Whole words, and the rest in a word of its own.
+        let whole = contents.len() / 4 * 4;
+        self.write(buffer, 0, &contents[..whole]);
+        if whole < contents.len() {
+            let mut last = [0; 4];
+            last[..contents.len() - whole].copy_from_slice(&contents[whole..]);
+            self.write(buffer, whole as u64, &last);
         }
     }
 
@@ -136,46 +246,19 @@ impl Gpu {
         for (i, piece) in bytes.chunks(PIECE).enumerate() {
             let at = offset + (i * PIECE) as u64;
             self.queue.write_buffer(buffer, at, piece);
-            if bytes.len() > PIECE {
+            if piece.len() == PIECE {
                 self.queue.submit([]);
             }
         }
     }
+}
 
-    /// Copies from `buffer` (`offset` and length are multiples of 4) after all that was submitted.
-    pub fn read(&self, buffer: &wgpu::Buffer, offset: u64, bytes: &mut [u8]) -> Result<()> {
-        let size = bytes.len() as u64;
-        let staging = self.device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("read back"),
-            size,
-            usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-            mapped_at_creation: false,
-        });
-        let mut encoder = self.device.create_command_encoder(&Default::default());
-        encoder.copy_buffer_to_buffer(buffer, offset, &staging, 0, size);
-        self.queue.submit([encoder.finish()]);
-        let (tell, told) = std::sync::mpsc::channel();
-        staging
-            .slice(..)
-            .map_async(wgpu::MapMode::Read, move |result| {
-                // Nobody listens when the wait below has failed.
-                let _ = tell.send(result);
-            });
-        let failed = |e: String| Error::Device(format!("{}: reading back: {e}", self.name));
-        self.device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|e| failed(e.to_string()))?;
-        self.check()?;
-        match told.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(e)) => return Err(failed(e.to_string())),
-            Err(_) => return Err(failed("no answer".into())),
-        }
-        let mapped = staging
-            .slice(..)
-            .get_mapped_range()
-            .map_err(|e| failed(e.to_string()))?;
-        bytes.copy_from_slice(&mapped);
-        Ok(())
+/// Refuses an adapter that lacks what every program needs.
+fn suits(adapter: &Adapter) -> Result<()> {
+    match adapter.unusable() {
+        None => Ok(()),
+        Some(why) => Err(Error::Device(format!(
+            "{adapter} cannot be used: {why}; use another device or --backend cpu"
+        ))),
     }
 }

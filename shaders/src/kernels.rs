@@ -1,14 +1,9 @@
-//! The table of shaders, and pipelines made of them when they are first needed.
+//! The table of shaders.
 //!
 //! A shader's text is `const` lines, the common functions, perhaps a reader of weights, and its
 //! own file. All choices are constants, so that a compiler sees only what runs.
 
-use crate::gpu::{BINDINGS, Gpu, PARAMETER_BYTES};
 use engine::program::DType;
-use engine::{Error, Result};
-use std::borrow::Cow;
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
 
 /// A shader file.
 #[derive(Debug, PartialEq, Eq)]
@@ -157,6 +152,11 @@ impl Variant {
         self
     }
 
+    /// What tells it from all other variants.
+    pub fn key(&self) -> String {
+        format!("{} {:?}\n{}", self.shader.name, self.dtype, self.head)
+    }
+
     /// The whole text.
     pub fn text(&self) -> String {
         let reader = match (self.shader.weights, self.dtype) {
@@ -179,135 +179,6 @@ pub struct ShaderText {
     pub name: String,
     /// WGSL.
     pub text: String,
-}
-
-/// Number of bindings, and the one that is only read.
-type LayoutKey = (usize, Option<usize>);
-
-/// Compiled shaders of a device.
-pub struct Pipelines {
-    gpu: Arc<Gpu>,
-    layouts: Mutex<HashMap<LayoutKey, Arc<Layout>>>,
-    made: Mutex<HashMap<String, Arc<Pipeline>>>,
-}
-
-/// What a pipeline is bound to.
-struct Layout {
-    group: wgpu::BindGroupLayout,
-    pipeline: wgpu::PipelineLayout,
-}
-
-/// A compiled shader.
-pub struct Pipeline {
-    /// What runs.
-    pub compute: wgpu::ComputePipeline,
-    /// What it wants bound.
-    pub group: wgpu::BindGroupLayout,
-}
-
-impl Pipelines {
-    /// None yet.
-    pub fn new(gpu: Arc<Gpu>) -> Self {
-        Pipelines {
-            gpu,
-            layouts: Mutex::default(),
-            made: Mutex::default(),
-        }
-    }
-
-    /// The pipeline of `variant`, compiled on first use.
-    pub fn get(&self, variant: &Variant) -> Result<Arc<Pipeline>> {
-        let key = format!(
-            "{} {:?}\n{}",
-            variant.shader.name, variant.dtype, variant.head
-        );
-        let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = made.get(&key) {
-            return Ok(pipeline.clone());
-        }
-        let pipeline = Arc::new(self.compile(variant)?);
-        made.insert(key, pipeline.clone());
-        Ok(pipeline)
-    }
-
-    fn compile(&self, variant: &Variant) -> Result<Pipeline> {
-        let device = &self.gpu.device;
-        let layout = self.layout(variant.shader);
-        let scope = device.push_error_scope(wgpu::ErrorFilter::Validation);
-        let descriptor = wgpu::ShaderModuleDescriptor {
-            label: Some(variant.shader.name),
-            source: wgpu::ShaderSource::Wgsl(Cow::Owned(variant.text())),
-        };
-        // SAFETY: shapes are checked when a program is built, launchers derive every index from
-        // them, and each shader tests its thread against the sizes in its parameters; loops are
-        // bounded by these sizes. Values read from memory (ids, positions, lengths) are clamped.
-        let module = unsafe {
-            device.create_shader_module_trusted(descriptor, wgpu::ShaderRuntimeChecks::unchecked())
-        };
-        let compute = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some(variant.shader.name),
-            layout: Some(&layout.pipeline),
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[],
-                zero_initialize_workgroup_memory: false,
-            },
-            cache: None,
-        });
-        if let Some(e) = pollster::block_on(scope.pop()) {
-            return Err(Error::Bug(format!(
-                "shader {} does not compile on {}: {e}",
-                variant.shader.name, self.gpu.name
-            )));
-        }
-        self.gpu.check()?;
-        Ok(Pipeline {
-            compute,
-            group: layout.group.clone(),
-        })
-    }
-
-    fn layout(&self, shader: &Shader) -> Arc<Layout> {
-        let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = (shader.bindings, shader.weights);
-        let make = || Arc::new(self.make_layout(shader));
-        layouts.entry(key).or_insert_with(make).clone()
-    }
-
-    fn make_layout(&self, shader: &Shader) -> Layout {
-        debug_assert!(shader.bindings as u32 <= BINDINGS);
-        let entries: Vec<_> = (0..shader.bindings)
-            .map(|i| wgpu::BindGroupLayoutEntry {
-                binding: i as u32,
-                visibility: wgpu::ShaderStages::COMPUTE,
-                ty: wgpu::BindingType::Buffer {
-                    ty: wgpu::BufferBindingType::Storage {
-                        read_only: shader.weights == Some(i),
-                    },
-                    has_dynamic_offset: false,
-                    min_binding_size: None,
-                },
-                count: None,
-            })
-            .collect();
-        let group = self
-            .gpu
-            .device
-            .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor {
-                label: None,
-                entries: &entries,
-            });
-        let pipeline = self
-            .gpu
-            .device
-            .create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-                label: None,
-                bind_group_layouts: &[Some(&group)],
-                immediate_size: PARAMETER_BYTES,
-            });
-        Layout { group, pipeline }
-    }
 }
 
 /// Every shader in every kind of variant that launchers make, for checks of their texts.

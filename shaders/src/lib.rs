@@ -1,21 +1,32 @@
 //! The WebGPU backend: any GPU through Vulkan, Metal or DX12, by hand-written WGSL.
 //!
 //! [`adapters`] finds devices, [`gpu`] opens one and turns its faults into errors, [`memory`]
-//! keeps buffers, [`kernels`] is the table of shaders and their pipelines, [`launch`] says for
-//! every operation which shaders run with which parameters, [`exec`] prepares whole programs:
-//! one submission a run.
+//! keeps buffers, [`kernels`] is the table of shaders, [`pipelines`] compiles them, [`launch`]
+//! says for every operation which shaders run with which parameters, [`resolve`] makes dispatches
+//! of whole programs, [`exec`] binds and records them, [`core`] submits what was recorded.
 
 mod adapters;
+mod arena;
 mod backend;
+mod core;
+mod disk;
 mod exec;
 mod gpu;
+mod heaps;
 mod kernels;
 mod launch;
 mod memory;
+mod options;
+mod pipelines;
+mod resolve;
+mod usage;
+mod work;
 
 pub use adapters::{Adapter, adapters};
 pub use backend::{Counts, WgpuBackend};
+pub use core::SUBMISSION_SECONDS;
 pub use kernels::{ShaderText, variants};
+pub use options::Options;
 
 use engine::Result;
 use engine::backend::Backend;

@@ -1,19 +1,49 @@
-//! Buffers of the device: those that handles name, and the arena that prepared programs share.
+//! Buffers of the device that handles name. A weight that is larger than the device's largest
+//! buffer lies in several.
 
 use crate::gpu::Gpu;
+use crate::usage::Counted;
 use engine::backend::Release;
 use engine::{Error, Result};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// What is allocated.
+/// What a handle names: bytes, cut into pieces of equal size but for the last.
+pub struct Pieces {
+    /// The pieces, in order.
+    pub buffers: Vec<Counted>,
+    /// Bytes of a piece.
+    pub piece: usize,
+    /// Bytes in all.
+    pub bytes: usize,
+}
+
+impl Pieces {
+    /// The pieces that hold `bytes`: for each its buffer and the bytes within.
+    pub fn within(&self, bytes: Range<usize>) -> Result<Vec<(&wgpu::Buffer, Range<usize>)>> {
+        if bytes.end > self.bytes.next_multiple_of(4) {
+            return Err(Error::Bug(format!(
+                "bytes {bytes:?} exceed a buffer of {}",
+                self.bytes
+            )));
+        }
+        let mut parts = Vec::new();
+        let mut at = bytes.start;
+        while at < bytes.end {
+            let start = at % self.piece;
+            let len = (self.piece - start).min(bytes.end - at);
+            parts.push((&self.buffers[at / self.piece].raw, start..start + len));
+            at += len;
+        }
+        Ok(parts)
+    }
+}
+
 #[derive(Default)]
-pub struct Inner {
-    buffers: HashMap<u64, wgpu::Buffer>,
+struct Inner {
+    buffers: HashMap<u64, Arc<Pieces>>,
     next: u64,
-    arena: Option<wgpu::Buffer>,
-    /// Changes whenever another buffer becomes the arena.
-    generation: u64,
 }
 
 /// The buffers of a device.
@@ -31,92 +61,68 @@ impl Memory {
         }
     }
 
-    /// Exclusive use.
-    pub fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn keep(&self, pieces: Pieces) -> u64 {
+        let mut inner = self.lock();
+        inner.next += 1;
+        let id = inner.next;
+        inner.buffers.insert(id, Arc::new(pieces));
+        id
     }
 
     /// A buffer of zeros.
     pub fn alloc(&self, bytes: usize) -> Result<u64> {
-        let buffer = self.gpu.buffer(bytes as u64)?;
-        let mut inner = self.lock();
-        inner.next += 1;
-        let id = inner.next;
-        inner.buffers.insert(id, buffer);
-        Ok(id)
+        Ok(self.keep(Pieces {
+            buffers: vec![self.gpu.buffer(bytes)?],
+            piece: self.gpu.limits.piece,
+            bytes,
+        }))
     }
 
-    /// The buffer behind a handle.
-    pub fn buffer(&self, id: u64) -> Result<wgpu::Buffer> {
-        let inner = self.lock();
-        let buffer = inner.buffers.get(&id).cloned();
-        buffer.ok_or_else(|| Error::Bug(format!("buffer {id} is not on this device")))
+    /// A buffer, or several, with the contents of a weight of rows of `row_bytes`.
+    pub fn adopt(&self, contents: &[u8], row_bytes: usize) -> Result<u64> {
+        let limits = &self.gpu.limits;
+        let bytes = contents.len();
+        let piece = limits.weight_piece(bytes, row_bytes).ok_or_else(|| {
+            let needs = row_bytes as u64;
+            Error::TooBig {
+                needs,
+                have: limits.piece as u64,
+                suggestion: format!(
+                    "some rows of a weight do not fit into the largest buffer of {}; use another \
+                     device or --backend cpu",
+                    self.gpu.name
+                ),
+            }
+        })?;
+        let buffers = match contents.is_empty() {
+            true => vec![self.gpu.buffer(0)?],
+            false => contents
+                .chunks(piece)
+                .map(|part| self.gpu.filled(part))
+                .collect::<Result<_>>()?,
+        };
+        Ok(self.keep(Pieces {
+            buffers,
+            piece,
+            bytes,
+        }))
     }
 
-    /// Bytes into a buffer, at any offset.
-    pub fn write(&self, id: u64, offset: usize, bytes: &[u8]) -> Result<()> {
-        let buffer = self.buffer(id)?;
-        within(&buffer, offset, bytes.len())?;
-        let (start, end) = words_around(offset, bytes.len());
-        if (start, end) == (offset, offset + bytes.len()) {
-            self.gpu.write(&buffer, start as u64, bytes);
-        } else {
-            // Words that are shared with what lies beside keep their other half.
-            let mut words = vec![0; end - start];
-            self.gpu.read(&buffer, start as u64, &mut words)?;
-            words[offset - start..][..bytes.len()].copy_from_slice(bytes);
-            self.gpu.write(&buffer, start as u64, &words);
-        }
-        self.gpu.check()
-    }
-
-    /// Bytes from a buffer, at any offset.
-    pub fn read(&self, id: u64, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        let buffer = self.buffer(id)?;
-        within(&buffer, offset, bytes.len())?;
-        let (start, end) = words_around(offset, bytes.len());
-        if (start, end) == (offset, offset + bytes.len()) {
-            return self.gpu.read(&buffer, start as u64, bytes);
-        }
-        let mut words = vec![0; end - start];
-        self.gpu.read(&buffer, start as u64, &mut words)?;
-        bytes.copy_from_slice(&words[offset - start..][..bytes.len()]);
-        Ok(())
-    }
-
-    /// The arena, of at least this size, and its generation. When it grows, programs that were
-    /// prepared on the smaller one bind anew as they run.
-    pub fn arena(&self, bytes: usize) -> Result<(wgpu::Buffer, u64)> {
-        let mut inner = self.lock();
-        if let Some(arena) = inner.arena.as_ref().filter(|a| a.size() >= bytes as u64) {
-            return Ok((arena.clone(), inner.generation));
-        }
-        // The old one goes first: the two need not fit side by side.
-        inner.arena = None;
-        let arena = self.gpu.buffer(bytes as u64)?;
-        inner.arena = Some(arena.clone());
-        inner.generation += 1;
-        Ok((arena, inner.generation))
+    /// What a handle names.
+    pub fn get(&self, id: u64) -> Result<Arc<Pieces>> {
+        let found = self.lock().buffers.get(&id).cloned();
+        found.ok_or_else(|| Error::Bug(format!("buffer {id} is not on this device")))
     }
 }
 
 impl Release for Memory {
     fn release(&self, id: u64) {
-        self.lock().buffers.remove(&id);
+        // Dropped behind the lock.
+        let released = self.lock().buffers.remove(&id);
+        drop(released);
     }
-}
-
-fn within(buffer: &wgpu::Buffer, offset: usize, bytes: usize) -> Result<()> {
-    if (offset + bytes) as u64 > buffer.size() {
-        return Err(Error::Bug(format!(
-            "{bytes} bytes at {offset} exceed a buffer of {}",
-            buffer.size()
-        )));
-    }
-    Ok(())
-}
-
-/// The whole words that hold these bytes.
-fn words_around(offset: usize, bytes: usize) -> (usize, usize) {
-    (offset / 4 * 4, (offset + bytes).next_multiple_of(4))
 }

@@ -22,6 +22,9 @@ pub struct Caps {
     pub memory_bytes: u64,
     /// Alignment of every place in the arena.
     pub align: usize,
+    /// Largest piece of memory that the device gives at once, a multiple of `align`: no place of
+    /// the arena crosses a multiple of it. `usize::MAX` where memory is all of one piece.
+    pub piece_bytes: usize,
     /// Whether products of bf16 operands run natively; decides the default of `--dtype`.
     pub native_bf16: bool,
 }
@@ -71,8 +74,9 @@ pub trait Backend: Send + Sync {
     /// Zeroed memory.
     fn alloc(&self, bytes: usize) -> Result<Buffer>;
     /// Memory with the contents of a weight. A backend that computes where the file is mapped
-    /// keeps the mapping instead of copying.
-    fn adopt(&self, host: HostBytes) -> Result<Buffer>;
+    /// keeps the mapping instead of copying; one that must store the weight in pieces cuts it
+    /// between rows of `row_bytes`.
+    fn adopt(&self, host: HostBytes, row_bytes: usize) -> Result<Buffer>;
     /// Copies bytes to the device.
     fn write(&self, to: &Buffer, offset: usize, bytes: &[u8]) -> Result<()>;
     /// Copies bytes from the device, after everything that was run before.

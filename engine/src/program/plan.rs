@@ -19,12 +19,15 @@ pub struct Plan {
 /// Plans `program`.
 ///
 /// * `align`: alignment of every place, a power of two.
+/// * `piece`: no place crosses a multiple of it (a multiple of `align`, or `usize::MAX`), unless
+///   it is larger itself: then it begins at one.
 /// * `external`: roots that live outside the arena although they are computed (outputs written
 ///   straight to their region).
 /// * `scratch`: bytes a step needs beside its operands.
 pub fn plan(
     program: &Program,
     align: usize,
+    piece: usize,
     external: &dyn Fn(Val) -> bool,
     scratch: &dyn Fn(usize) -> usize,
 ) -> Plan {
@@ -40,6 +43,7 @@ pub fn plan(
         taken: Vec::new(),
         top: 0,
         align,
+        piece,
     };
     for (i, step) in program.steps.iter().enumerate() {
         let size = program.vals[step.out.index()].bytes();
@@ -110,6 +114,7 @@ struct Gaps {
     taken: Vec<(usize, usize)>,
     top: usize,
     align: usize,
+    piece: usize,
 }
 
 impl Gaps {
@@ -119,14 +124,25 @@ impl Gaps {
         let mut at = 0;
         for &(start, len) in &self.taken {
             let gap = start - at;
-            if gap >= bytes && best.is_none_or(|(_, g)| gap < g) {
-                best = Some((at, gap));
+            let from = self.whole(at, bytes);
+            if from + bytes <= start && best.is_none_or(|(_, g)| gap < g) {
+                best = Some((from, gap));
             }
             at = start + len;
         }
-        let start = best.map_or(at, |(start, _)| start);
+        let start = best.map_or(self.whole(at, bytes), |(start, _)| start);
         self.take_at(start, bytes);
         start
+    }
+
+    /// The first place from `at` on where `bytes` lie in one piece.
+    fn whole(&self, at: usize, bytes: usize) -> usize {
+        let room = self.piece - at % self.piece;
+        if room >= bytes || room == self.piece {
+            at
+        } else {
+            at + room
+        }
     }
 
     fn take_at(&mut self, start: usize, bytes: usize) {

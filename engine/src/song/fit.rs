@@ -157,8 +157,9 @@ pub(super) fn arena_bytes(backend: &dyn Backend, program: &Program) -> Result<u6
     // Results are written straight to regions of their own.
     let outs: Vec<_> = program.outs.iter().map(|(_, v)| program.root(*v)).collect();
     let scratch = |i| backend.scratch_bytes(&program, i);
-    let align = backend.caps().align;
-    Ok(plan(&program, align, &|v| outs.contains(&v), &scratch).arena_bytes as u64)
+    let (align, piece) = (backend.caps().align, backend.caps().piece_bytes);
+    let external = |v| outs.contains(&v);
+    Ok(plan(&program, align, piece, &external, &scratch).arena_bytes as u64)
 }
 
 /// Bytes of f32 elements.

@@ -175,7 +175,10 @@ impl Weights for WeightStore {
             }
             self.checkpoint.check([decl])?;
         }
-        let buffer = backend.adopt(self.host_bytes(decl, dtype)?)?;
+        let host = self.host_bytes(decl, dtype)?;
+        let rows = decl.shape.first().copied().unwrap_or(1).max(1);
+        let row_bytes = host.bytes().len() / rows;
+        let buffer = backend.adopt(host, row_bytes)?;
         let region = Region::whole(buffer, &decl.shape, dtype);
         regions.insert(key, region.clone());
         Ok(region)

@@ -36,7 +36,7 @@ impl Backend for Shelf {
     fn alloc(&self, _: usize) -> Result<Buffer> {
         Err(Error::Bug("a shelf allocates nothing".into()))
     }
-    fn adopt(&self, host: HostBytes) -> Result<Buffer> {
+    fn adopt(&self, host: HostBytes, _: usize) -> Result<Buffer> {
         let mut kept = self.kept.lock().unwrap();
         let bytes = host.bytes().len();
         kept.push(host);
@@ -64,6 +64,7 @@ fn shelf() -> Shelf {
         name: "shelf".into(),
         memory_bytes: 0,
         align: 4,
+        piece_bytes: usize::MAX,
         native_bf16: false,
     };
     Shelf {

@@ -107,7 +107,7 @@ pub fn exit_status(error: &Error) -> u8 {
         | Error::Corrupt(_)
         | Error::TooBig { .. }
         | Error::Output(_) => 2,
-        Error::Device(_) | Error::Cancelled | Error::Bug(_) => 1,
+        Error::Device(_) | Error::DeviceLost(_) | Error::Cancelled | Error::Bug(_) => 1,
     }
 }
 

@@ -8,6 +8,8 @@ pub use moving::copy;
 mod norms;
 mod products;
 mod sampling;
+mod split;
+pub use split::{Part, Slice, parts};
 mod tokens;
 
 use crate::kernels::{Const, Variant};
@@ -23,6 +25,27 @@ pub struct Arg<'a> {
     pub dtype: DType,
     /// Elements between the start of its binding and its own first one.
     pub offset: u32,
+    /// Where the memory of a weight is cut, if it lies in pieces.
+    pub cut: Option<Cut>,
+}
+
+/// Cuts of a weight that is too large for one buffer; always between rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// Bytes from the weight's first one to the first cut.
+    pub first: usize,
+    /// Bytes from cut to cut.
+    pub every: usize,
+}
+
+impl Cut {
+    /// Bytes from byte `at` of the weight to the next cut.
+    pub fn left(&self, at: usize) -> usize {
+        match self.first.checked_sub(at) {
+            Some(left) if left > 0 => left,
+            _ => self.every - (at - self.first) % self.every,
+        }
+    }
 }
 
 impl Arg<'_> {
@@ -65,15 +88,21 @@ pub struct Room {
 pub enum Operand {
     /// An input of the step.
     In(usize),
-    /// Bytes of an input, from a multiple of 256 on.
+    /// Bytes of an input, counted from the start of its binding, from a multiple of
+    /// [`ALIGN`] on.
     Part(usize, std::ops::Range<usize>),
     /// The output of the step.
     Out,
+    /// Bytes of the output, counted likewise.
+    OutPart(std::ops::Range<usize>),
     /// The scratch space of the step.
     Scratch,
     /// The numbers that change from run to run.
     Scalars,
 }
+
+/// Bindings begin at multiples of this, whatever less a device would allow.
+pub const ALIGN: usize = 256;
 
 /// One dispatch.
 #[derive(Debug, Clone)]
@@ -153,17 +182,21 @@ pub fn claims(op: &Op) -> bool {
     !matches!(op, Op::Reshape)
 }
 
-/// Bytes that a step takes beside its operands.
-pub fn scratch_bytes(program: &Program, step: usize) -> usize {
-    let step = &program.steps[step];
-    let shape = |i: usize| program.vals[step.ins[i].index()].shape.as_slice();
+/// Bytes that a step takes beside its operands, in whatever parts it runs.
+pub fn scratch_bytes(program: &Program, step: usize, room: &Room) -> usize {
+    let parts = parts(program, &program.steps[step], room);
+    parts.iter().map(part_scratch).max().unwrap_or(0)
+}
+
+fn part_scratch(part: &Part) -> usize {
+    let shape = |i: usize| part.ins[i].shape.as_slice();
     let floats = |n: usize| n * size_of::<f32>();
-    match &step.op {
+    match &part.op {
         // The input behind its snake; the gate.
         Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. } => {
             floats(shape(0).iter().product())
         }
-        Op::SwiGlu => floats(program.vals[step.out.index()].len()),
+        Op::SwiGlu => floats(part.out.shape.iter().product()),
         Op::Dcw { dcw, .. } => floats(sampling::band_elements(dcw, shape(0))),
         _ => 0,
     }

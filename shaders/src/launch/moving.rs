@@ -1,6 +1,6 @@
 //! Operations that only move elements: all are runs of words from one place to another.
 
-use super::{Launch, Operand, View, folded, switch, word};
+use super::{ALIGN, Arg, Launch, Operand, View, folded, switch, word};
 use crate::kernels::{COPY, Variant};
 use engine::program::{Op, Scalar};
 
@@ -34,6 +34,68 @@ impl Runs {
             select: None,
             zero: false,
         }
+    }
+
+    /// One launch, or several where an operand exceeds a binding.
+    fn launches(self, view: &View) -> Vec<Launch> {
+        let most = usize::try_from(view.room.binding).unwrap_or(usize::MAX) / 4;
+        // Aligned parts begin before their first word.
+        let most = most.saturating_sub(ALIGN / 4);
+        let fits = |arg: &Arg| arg.len() + arg.offset as usize <= most;
+        if self.select.is_some() || (view.ins.iter().all(fits) && fits(&view.out)) {
+            return vec![self.launch(view)];
+        }
+        let len = self.len.min(most).max(1);
+        // As many runs as lie within one binding on either side.
+        let within = |stride: usize| {
+            (most - len)
+                .checked_div(stride)
+                .map_or(usize::MAX, |n| n + 1)
+        };
+        let runs = match self.len > most {
+            true => 1,
+            false => within(self.in_stride).min(within(self.out_stride)),
+        };
+        let mut launches = Vec::new();
+        for run in (0..self.count).step_by(runs.clamp(1, self.count)) {
+            for from in (0..self.len).step_by(len) {
+                let count = runs.min(self.count - run);
+                launches.push(self.part(view, run, count, from, len.min(self.len - from)));
+            }
+        }
+        launches
+    }
+
+    /// Words `from..from + len` of runs `run..run + count`.
+    fn part(&self, view: &View, run: usize, count: usize, from: usize, len: usize) -> Launch {
+        // The bytes of these words, from a multiple of the alignment on, and the words before.
+        let bind = |offset: u32, start: usize, stride: usize| {
+            let at = offset as usize + start + run * stride + from;
+            let begin = at * 4 / ALIGN * ALIGN;
+            let end = (at + (count - 1) * stride + len) * 4;
+            (begin..end, word(at - begin / 4))
+        };
+        let (read, offset) = bind(self.offset, self.in_start, self.in_stride);
+        let (written, out) = bind(view.out.offset, self.out_start, self.out_stride);
+        let runs = Runs {
+            from: match &self.from {
+                Operand::In(i) => Operand::Part(*i, read),
+                other => other.clone(),
+            },
+            offset,
+            count,
+            len,
+            in_start: 0,
+            in_stride: self.in_stride,
+            out_start: 0,
+            out_stride: self.out_stride,
+            select: None,
+            zero: self.zero,
+        };
+        let mut launch = runs.launch(view);
+        launch.operands[1] = Operand::OutPart(written);
+        launch.words[1] = out;
+        launch
     }
 
     fn launch(self, view: &View) -> Launch {
@@ -96,6 +158,8 @@ pub fn launches(view: &View) -> Vec<Launch> {
             kept.out_stride = item(out.shape);
             let mut zeros = Runs::of(view, 0, shape[0], rows * shape[2]);
             zeros.zero = true;
+            // Nothing is read.
+            zeros.from = Operand::Scalars;
             zeros.out_start = item(shape);
             zeros.out_stride = item(out.shape);
             vec![kept, zeros]
@@ -126,7 +190,7 @@ pub fn launches(view: &View) -> Vec<Launch> {
     };
     runs.into_iter()
         .filter(|runs| runs.len > 0)
-        .map(|runs| runs.launch(view))
+        .flat_map(|runs| runs.launches(view))
         .collect()
 }
 

@@ -1,7 +1,7 @@
 //! Linears, convolutions, transposed convolutions: one product (see `product.wgsl`).
 
 use super::elementwise::snake_into_scratch;
-use super::tokens::row_blocks;
+use super::tokens::{Block, row_blocks};
 use super::{Launch, Operand, View, folded, switch, word};
 use crate::kernels::{PRODUCT_FEW, PRODUCT_TILED, Shader, Variant};
 use engine::program::{DType, Op};
@@ -159,24 +159,30 @@ impl Product {
         // Of transposed weights columns do not lie together; these are small.
         if self.transposed {
             let n = self.n;
-            return vec![self.launch(view, 0, n, Operand::In(self.weights))];
+            let block = Block {
+                first: 0,
+                rows: n,
+                bytes: 0..0,
+                offset: weights.offset,
+            };
+            return vec![self.launch(view, &block, Operand::In(self.weights))];
         }
-        let row_bytes = self.taps * self.cin * weights.dtype.bytes();
-        row_blocks(self.n, row_bytes, view.room.binding)
-            .into_iter()
-            .map(|(first, count)| {
-                let part = first * row_bytes..(first + count) * row_bytes;
-                self.launch(view, first, count, Operand::Part(self.weights, part))
+        row_blocks(&weights, view.room.binding)
+            .iter()
+            .map(|block| {
+                let part = Operand::Part(self.weights, block.bytes.clone());
+                self.launch(view, block, part)
             })
             .collect()
     }
 
-    /// Columns `first..first + n`, of which `weights` are the rows.
-    fn launch(&self, view: &View, first: usize, n: usize, weights: Operand) -> Launch {
+    /// The columns of which `block` are the rows of the weights.
+    fn launch(&self, view: &View, block: &Block, weights: Operand) -> Launch {
+        let (first, n) = (block.first, block.rows);
         let stored = view.ins[self.weights];
         let few = self.items == 1 && self.phases == 1 && self.rows <= FEW && self.taps == 1;
         let bias = self.bias.map(|i| view.ins[i]);
-        let vector = [self.cin, self.left.1 as usize, stored.offset as usize]
+        let vector = [self.cin, self.left.1 as usize, block.offset as usize]
             .iter()
             .all(|x| x.is_multiple_of(4));
         let shader = if few { &PRODUCT_FEW } else { &PRODUCT_TILED };
@@ -213,7 +219,7 @@ impl Product {
             ],
             words: vec![
                 self.left.1,
-                stored.offset,
+                block.offset,
                 bias.map_or(0, |b| b.offset) + word(first),
                 self.out.1 + word(first),
                 word(self.cin),

@@ -1,9 +1,10 @@
 //! Ids, codes and caches.
 
-use super::{Launch, Operand, View, folded, switch, word};
+use super::{ALIGN, Arg, Launch, Operand, View, folded, switch, word};
 use crate::kernels::{Const, EMBED, FSQ_DECODE, FSQ_ENCODE, Shader, Variant, WRITE_ROWS};
 use engine::program::{DType, Op};
 use engine::{Error, Result};
+use std::ops::Range;
 
 pub fn launches(view: &View) -> Result<Vec<Launch>> {
     match view.op {
@@ -15,46 +16,63 @@ pub fn launches(view: &View) -> Result<Vec<Launch>> {
     }
 }
 
-/// Blocks of whole rows of a table that fit into one binding and begin at multiples of 256 bytes:
-/// first row and number of rows.
-pub fn row_blocks(rows: usize, row_bytes: usize, binding: u64) -> Vec<(usize, usize)> {
-    // 128 rows of two-byte elements are a multiple of 256 bytes whatever their width.
-    const UNIT: usize = 128;
+/// Rows of a weight that one dispatch sees.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Block {
+    /// First row.
+    pub first: usize,
+    /// Number of rows.
+    pub rows: usize,
+    /// What is bound, counted from the start of the weight's binding.
+    pub bytes: Range<usize>,
+    /// Elements between the start of the block's binding and its first row.
+    pub offset: u32,
+}
+
+/// Blocks of whole rows of a weight `(rows, ...)`, none of which exceeds a binding or crosses a
+/// cut.
+pub fn row_blocks(weight: &Arg, binding: u64) -> Vec<Block> {
+    let element = weight.dtype.bytes();
+    let all = weight.shape[0];
+    let row_bytes = (weight.len() / all.max(1) * element).max(1);
     let binding = usize::try_from(binding).unwrap_or(usize::MAX);
-    // One unit is left for the part before the first row where the table begins at an odd place.
-    let most = (binding / row_bytes).saturating_sub(UNIT) / UNIT * UNIT;
-    let block = if rows.saturating_mul(row_bytes) + 256 <= binding {
-        rows
-    } else {
-        most.max(UNIT)
-    };
-    (0..rows)
-        .step_by(block.max(1))
-        .map(|first| (first, block.min(rows - first)))
-        .collect()
+    let mut blocks = Vec::new();
+    let mut first = 0;
+    while first < all {
+        let from = first * row_bytes;
+        let at = weight.offset as usize * element + from;
+        let start = at / ALIGN * ALIGN;
+        let most = binding.saturating_sub(at - start) / row_bytes;
+        let left = weight.cut.map_or(usize::MAX, |cut| cut.left(from)) / row_bytes;
+        // A row that fits nowhere is refused where it is bound.
+        let rows = most.min(left).clamp(1, all - first);
+        blocks.push(Block {
+            first,
+            rows,
+            bytes: start..at + rows * row_bytes,
+            offset: word((at - start) / element),
+        });
+        first += rows;
+    }
+    blocks
 }
 
 fn embed(view: &View) -> Vec<Launch> {
     let (ids, table) = (view.ins[0], view.ins[1]);
     let (all, c) = (table.shape[0], table.shape[1]);
-    let row_bytes = c * table.dtype.bytes();
-    row_blocks(all, row_bytes, view.room.binding)
+    row_blocks(&table, view.room.binding)
         .into_iter()
-        .map(|(first, rows)| Launch {
+        .map(|block| Launch {
             variant: Variant::new(&EMBED).stored(table.dtype),
-            operands: vec![
-                Operand::In(0),
-                Operand::Part(1, first * row_bytes..(first + rows) * row_bytes),
-                Operand::Out,
-            ],
+            operands: vec![Operand::In(0), Operand::Part(1, block.bytes), Operand::Out],
             words: vec![
                 ids.offset,
-                table.offset,
+                block.offset,
                 view.out.offset,
                 word(view.out.len()),
                 word(c),
-                word(first),
-                word(rows),
+                word(block.first),
+                word(block.rows),
                 word(all),
             ],
             groups: folded(view.out.len().div_ceil(256)),
@@ -119,20 +137,43 @@ pub fn variants() -> Vec<Variant> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Cut;
     use super::*;
 
     #[test]
-    fn blocks_cover_a_table_and_fit() {
-        for (rows, row_bytes, binding) in [(10, 7, 1 << 20), (217_204, 2048, 128 << 20)] {
-            let blocks = row_blocks(rows, row_bytes, binding);
+    fn blocks_cover_a_weight_fit_and_cross_no_cut() {
+        let cut = |rows: usize, row_bytes: usize, ahead: usize| Cut {
+            first: (rows - ahead) * row_bytes,
+            every: rows * row_bytes,
+        };
+        for (shape, offset, binding, cut) in [
+            ([10, 7], 3, 1 << 20, None),
+            ([217_204, 1024], 0, 128 << 20, None),
+            ([217_204, 1024], 0, 128 << 20, Some(cut(131_072, 2048, 0))),
+            ([1000, 8], 24, 4096, Some(cut(384, 16, 3))),
+        ] {
+            let weight = Arg {
+                shape: &shape,
+                dtype: DType::BF16,
+                offset,
+                cut,
+            };
+            let row_bytes = shape[1] * 2;
             let mut next = 0;
-            for (first, count) in blocks {
-                assert_eq!(first, next);
-                assert!((first * row_bytes).is_multiple_of(256));
-                assert!((count * row_bytes) as u64 + 256 <= binding);
-                next += count;
+            for block in row_blocks(&weight, binding) {
+                let from = next * row_bytes;
+                assert_eq!(block.first, next);
+                assert!(block.bytes.start.is_multiple_of(ALIGN));
+                assert!(block.bytes.len() as u64 <= binding);
+                let at = block.bytes.start + block.offset as usize * 2;
+                assert_eq!(at, offset as usize * 2 + from);
+                assert_eq!(block.bytes.end, at + block.rows * row_bytes);
+                if let Some(cut) = cut {
+                    assert!(block.rows * row_bytes <= cut.left(from));
+                }
+                next += block.rows;
             }
-            assert_eq!(next, rows);
+            assert_eq!(next, shape[0]);
         }
     }
 }

@@ -117,9 +117,13 @@ impl Prepared {
         let sizes: Vec<usize> = (0..bound.program.steps.len())
             .map(|i| core.scratch_bytes(&bound.program, i))
             .collect();
-        let plan = plan(&bound.program, ALIGN, &|v| bound.is_external(v), &|i| {
-            sizes[i]
-        });
+        let plan = plan(
+            &bound.program,
+            ALIGN,
+            usize::MAX,
+            &|v| bound.is_external(v),
+            &|i| sizes[i],
+        );
         let mut regions = Vec::new();
         let mut inner = core.memory.lock();
         inner.grow_arena(plan.arena_bytes)?;

@@ -33,6 +33,7 @@ pub(crate) mod vecmath;
 mod weight;
 
 pub use level::Level;
+pub use memory::physical_bytes;
 
 use super::{Backend, Bound, Buffer, Caps, HostBytes, Ready, Release};
 use crate::error::{Error, Result};
@@ -74,6 +75,7 @@ impl CpuBackend {
             name: format!("cpu ({level}, {} threads)", pool.threads()),
             memory_bytes: memory::physical_bytes(),
             align: memory::ALIGN,
+            piece_bytes: usize::MAX,
             native_bf16: level == Level::Avx512Bf16,
         };
         let memory = Arc::new(Memory::new()?);
@@ -151,7 +153,7 @@ impl Backend for CpuBackend {
         Ok(self.buffer(self.core.memory.alloc(bytes)?, bytes))
     }
 
-    fn adopt(&self, host: HostBytes) -> Result<Buffer> {
+    fn adopt(&self, host: HostBytes, _row_bytes: usize) -> Result<Buffer> {
         let bytes = host.bytes().len();
         Ok(self.buffer(self.core.memory.adopt(host), bytes))
     }
