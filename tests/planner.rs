@@ -134,8 +134,8 @@ fn lifetimes(program: &Program) -> Vec<Range<usize>> {
 }
 
 /// What two values that live at once and share memory are, if not an allowed writing over.
-fn clash(program: &Program, align: usize, scratch: usize) -> Option<String> {
-    let plan = plan(program, align, &|_| false, &|_| scratch);
+fn clash(program: &Program, align: usize, piece: usize, scratch: usize) -> Option<String> {
+    let plan = plan(program, align, piece, &|_| false, &|_| scratch);
     let lives = lifetimes(program);
     let place = |v: usize| plan.offsets[v].map(|at| at..at + program.vals[v].bytes());
     let apart = |a: &Range<usize>, b: &Range<usize>| a.end <= b.start || b.end <= a.start;
@@ -148,6 +148,10 @@ fn clash(program: &Program, align: usize, scratch: usize) -> Option<String> {
         };
         if !own.start.is_multiple_of(align) || own.end > plan.arena_bytes {
             return Some(format!("value {v} lies at {own:?} of {}", plan.arena_bytes));
+        }
+        let into = own.start % piece;
+        if into > 0 && into + own.len() > piece {
+            return Some(format!("value {v} at {own:?} crosses pieces of {piece}"));
         }
         for step in lives[v].clone().filter(|s| *s < program.steps.len()) {
             let room = plan.scratch[step]..plan.scratch[step] + scratch;
@@ -201,8 +205,14 @@ proptest! {
     #[test]
     fn values_that_live_at_once_lie_apart(list in instructions(), outputs in 1usize..4) {
         let program = write(&list, outputs);
-        for (align, scratch) in [(4, 0), (64, 100), (256, 4096)] {
-            prop_assert_eq!(clash(&program, align, scratch), None);
+        for (align, piece, scratch) in [
+            (4, usize::MAX, 0),
+            (64, usize::MAX, 100),
+            (256, usize::MAX, 4096),
+            (64, 512, 100),
+            (256, 1024, 600),
+        ] {
+            prop_assert_eq!(clash(&program, align, piece, scratch), None);
         }
     }
 }
@@ -214,6 +224,6 @@ fn a_long_chain_needs_the_memory_of_one_value() {
     let y = (0..50).fold(x, |x, _| b.silu(x));
     b.output("y", y);
     let program = b.finish().expect("the program is sound");
-    let plan = plan(&program, 64, &|_| false, &|_| 0);
+    let plan = plan(&program, 64, usize::MAX, &|_| false, &|_| 0);
     assert_eq!(plan.arena_bytes, 64 * 64 * 4);
 }

@@ -61,6 +61,7 @@ fn every_network_agrees_with_the_reference_tensors() {
             let totals = verify(&options, &mut see).expect("there is a tree");
             assert!(totals.passed > 0, "{stage}");
             assert_eq!(totals.failed, 0, "{stage} {math:?}: {}", bad.join("\n"));
+            assert!(totals.by_definition.is_empty(), "{stage}: {totals:?}");
         }
     }
 }

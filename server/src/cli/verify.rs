@@ -44,6 +44,12 @@ pub fn run(mut args: Args) -> Result<Outcome> {
         pipe_open = pipe_open && writeln!(stdout, "{line}").is_ok();
     };
     let totals = verify(&options, &mut print)?;
+    let names: Vec<_> = totals.by_definition.into_iter().collect();
+    let names = match names.is_empty() {
+        true => "none".into(),
+        false => names.join(", "),
+    };
+    let _ = writeln!(stdout, "operations that ran by definition: {names}");
     let _ = writeln!(stdout, "{} passed, {} failed", totals.passed, totals.failed);
     Ok(if totals.failed == 0 {
         Outcome::Done

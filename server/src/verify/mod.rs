@@ -13,6 +13,7 @@ mod guidance;
 mod host;
 mod kinds;
 mod language_model;
+mod refusals;
 mod repaint;
 mod report;
 mod sampler;
@@ -28,6 +29,7 @@ use engine::backend::Backend;
 use engine::program::Math;
 use engine::{Error, Result};
 use golden::Golden;
+use refusals::Refusals;
 use report::Reporter;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -54,7 +56,8 @@ pub struct Options {
 /// [`Error::Missing`] when there is no tree; what is wrong within the tree fails its file instead.
 pub fn verify(options: &Options, sink: &mut dyn FnMut(&Line)) -> Result<Totals> {
     let files = Files::of(&options.goldens)?;
-    let bench = Bench::new(options.backend.clone(), options.math, &options.goldens);
+    let backend = Arc::new(Refusals::of(options.backend.clone()));
+    let bench = Bench::new(backend.clone(), options.math, &options.goldens);
     let mut r = Reporter::new(options.math, sink);
     let wanted = |path: &str| {
         options
@@ -90,10 +93,10 @@ pub fn verify(options: &Options, sink: &mut dyn FnMut(&Line)) -> Result<Totals> 
             Some(stage) => {
                 let faults = files.manifest_faults(path);
                 faults.iter().for_each(|why| r.fault(why));
-                let (before, lines) = (r.totals, r.lines());
+                let (not_built, lines) = (r.totals.not_built, r.lines());
                 match compare(&bench, path, &stage, &mut r) {
                     Err(e) => r.fault(e.to_string()),
-                    Ok(()) if r.totals.not_built > before.not_built && !options.built_only => {
+                    Ok(()) if r.totals.not_built > not_built && !options.built_only => {
                         r.fault("is of a capability that is not built");
                     }
                     Ok(()) if r.lines() == lines => {
@@ -108,7 +111,10 @@ pub fn verify(options: &Options, sink: &mut dyn FnMut(&Line)) -> Result<Totals> 
         r.file(path);
         not_built(&mut r, kinds::TRAINING, options.built_only);
     }
-    Ok(r.totals)
+    Ok(Totals {
+        by_definition: backend.names(),
+        ..r.totals
+    })
 }
 
 fn not_built(r: &mut Reporter, what: &'static str, built_only: bool) {

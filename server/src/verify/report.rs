@@ -2,6 +2,7 @@
 
 use super::golden::Array;
 use engine::program::Math;
+use std::collections::BTreeSet;
 use std::fmt;
 
 /// What kind of number is compared; decides the limit.
@@ -218,7 +219,7 @@ impl fmt::Display for Line {
 }
 
 /// Totals of a run.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Totals {
     /// Tensors within their limit.
     pub passed: usize,
@@ -226,6 +227,8 @@ pub struct Totals {
     pub failed: usize,
     /// Files of capabilities to come.
     pub not_built: usize,
+    /// Operations that ran by definition because the backend has no kernel for them.
+    pub by_definition: BTreeSet<&'static str>,
 }
 
 /// Judges comparisons and passes each on as a [`Line`].
