@@ -1,5 +1,6 @@
 //! Shared pieces of the test suite.
 
+pub mod adapter;
 pub mod cases;
 pub mod client;
 pub mod conformance;
