@@ -21,6 +21,8 @@ fn since(before: Counts, now: Counts) -> Counts {
         submissions: now.submissions - before.submissions,
         allocations: now.allocations - before.allocations,
         reads: now.reads - before.reads,
+        dispatches: now.dispatches - before.dispatches,
+        cut_weights: now.cut_weights - before.cut_weights,
     }
 }
 

@@ -23,6 +23,10 @@ pub struct Counts {
     pub allocations: u64,
     /// Waits for results.
     pub reads: u64,
+    /// Dispatches that were recorded. An operation whose operands exceed a binding takes several.
+    pub dispatches: u64,
+    /// Weights that lie in several buffers, because they exceed the largest there is.
+    pub cut_weights: u64,
 }
 
 /// A GPU through WebGPU.
@@ -97,6 +101,8 @@ impl WgpuBackend {
             submissions: load(&counts.submissions),
             allocations: load(&counts.allocations),
             reads: load(&counts.reads),
+            dispatches: load(&counts.dispatches),
+            cut_weights: load(&counts.cut_weights),
         }
     }
 
@@ -127,6 +133,10 @@ impl Backend for WgpuBackend {
     fn adopt(&self, host: HostBytes, row_bytes: usize) -> Result<Buffer> {
         let bytes = host.bytes();
         let id = self.core.memory.adopt(bytes, row_bytes)?;
+        if self.core.memory.get(id)?.buffers.len() > 1 {
+            let cut = &self.core.counts.cut_weights;
+            cut.fetch_add(1, Ordering::Relaxed);
+        }
         Ok(self.handle(id, bytes.len()))
     }
 

@@ -33,6 +33,8 @@ pub struct Counters {
     pub submissions: AtomicU64,
     pub allocations: AtomicU64,
     pub reads: AtomicU64,
+    pub dispatches: AtomicU64,
+    pub cut_weights: AtomicU64,
 }
 
 /// How long a submission may be.

@@ -185,6 +185,9 @@ impl Ready for Prepared {
         }
         self.record(&mut turn, &groups.made)?;
         turn.ran(self.id);
+        let dispatches = self.dispatches.len() as u64;
+        let counted = &core.counts.dispatches;
+        counted.fetch_add(dispatches, Ordering::Relaxed);
         core.gpu.check()
     }
 }

@@ -2,6 +2,7 @@
 //! buffer lies in several.
 
 use crate::gpu::Gpu;
+use crate::resolve::weight_unit;
 use crate::usage::Counted;
 use engine::backend::Release;
 use engine::{Error, Result};
@@ -86,18 +87,17 @@ impl Memory {
     pub fn adopt(&self, contents: &[u8], row_bytes: usize) -> Result<u64> {
         let limits = &self.gpu.limits;
         let bytes = contents.len();
-        let piece = limits.weight_piece(bytes, row_bytes).ok_or_else(|| {
-            let needs = row_bytes as u64;
-            Error::TooBig {
-                needs,
+        let piece = limits
+            .weight_piece(bytes, row_bytes)
+            .ok_or_else(|| Error::TooBig {
+                needs: weight_unit(row_bytes) as u64,
                 have: limits.piece as u64,
                 suggestion: format!(
-                    "some rows of a weight do not fit into the largest buffer of {}; use another \
-                     device or --backend cpu",
+                    "the rows between two places where a weight may be cut do not fit into the \
+                     largest buffer of {}; use another device or --backend cpu",
                     self.gpu.name
                 ),
-            }
-        })?;
+            })?;
         let buffers = match contents.is_empty() {
             true => vec![self.gpu.buffer(0)?],
             false => contents

@@ -41,18 +41,23 @@ impl Limits {
         }
     }
 
-    /// Bytes of the pieces in which a weight of rows of `row_bytes` is stored: whole rows, and a
-    /// multiple of [`ALIGN`] so that bindings may begin with a piece. One piece where it fits.
+    /// Bytes of the pieces in which a weight of rows of `row_bytes` is stored: a multiple of its
+    /// unit. One piece where it fits; `None` where not even a unit does.
     pub fn weight_piece(&self, bytes: usize, row_bytes: usize) -> Option<usize> {
         if bytes <= self.piece {
             return Some(self.piece);
         }
-        // Rows until a multiple of the alignment.
-        let odd = row_bytes.trailing_zeros().min(ALIGN.trailing_zeros());
-        let unit = row_bytes.checked_mul(ALIGN >> odd)?;
+        let unit = weight_unit(row_bytes);
         let piece = self.piece.checked_div(unit)? * unit;
         (piece > 0).then_some(piece)
     }
+}
+
+/// Bytes of the fewest rows of `row_bytes` that are a multiple of [`ALIGN`], so that bindings may
+/// begin behind them.
+pub fn weight_unit(row_bytes: usize) -> usize {
+    let odd = row_bytes.trailing_zeros().min(ALIGN.trailing_zeros());
+    row_bytes.saturating_mul(ALIGN >> odd)
 }
 
 /// Where a value that is not in the arena lies.

@@ -6,8 +6,8 @@
 // phase r are the outputs t = m phases + r - pad, the taps r, r + phases, ... of W[tap, n, ci].
 //
 // Consts: VECTOR: cin and all offsets are multiples of 4; BIAS adds bias[n]; GATE multiplies with
-// silu(gate[b, t, n]), gate laid out as the output and at the start of its binding; ROUND rounds
-// operands to bf16.
+// silu(gate[b, t, n]), gate laid out as the output, its first column p.ob elements behind the start of
+// its binding; ROUND rounds operands to bf16.
 @group(0) @binding(0) var<storage, read_write> x: array<f32>;
 @group(0) @binding(1) var<storage, read> w: array<u32>;
 @group(0) @binding(2) var<storage, read_write> bias: array<f32>;
@@ -122,7 +122,7 @@ fn store(item: u32, r: u32, m: u32, n: u32, sum: f32) {
         y += bias[p.ob + n];
     }
     if GATE {
-        y *= silu_of(gate[at]);
+        y *= silu_of(gate[p.ob + at]);
     }
     out[p.oo + at] = y;
 }
