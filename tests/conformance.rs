@@ -202,6 +202,13 @@ fn products() -> Vec<Case> {
         (125, 256, 130),
         (67, 128, 2),
         (257, 64, 48),
+        // Rows without a next tile, sums in shares, words that straddle quads.
+        (17, 260, 65),
+        (33, 1025, 36),
+        (40, 776, 64),
+        (300, 36, 140),
+        (4, 2048, 10),
+        (16, 72, 9),
     ];
     for (m, k, n) in sizes {
         let w = Fill::Normal(1.0 / (k as f32).sqrt());

@@ -1,24 +1,43 @@
 //! The WebGPU backend on whatever device is there, a software driver in CI: every operation
-//! against the reference, and how often the device is used.
+//! against the reference, in all the ways that other devices have them computed.
 
 use engine::backend::by_definition;
 use engine::program::{DType, Op};
-use shaders::WgpuBackend;
+use shaders::{Options, WgpuBackend};
+use std::sync::LazyLock;
+use tests::adapter;
 use tests::cases::Case;
 use tests::conformance::conformance;
 use tests::reference::evaluate;
 use tests::run::{Form, program, run};
 
 /// The first device, which must be there where CI is set.
-fn backend() -> Option<WgpuBackend> {
-    match WgpuBackend::open(0) {
-        Ok(backend) => Some(backend),
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "{error}");
-            eprintln!("skipped: no adapter: {error}");
-            None
-        }
-    }
+fn backend() -> Option<&'static WgpuBackend> {
+    // One for all tests: most of their time is spent on compiling.
+    static BACKEND: LazyLock<Option<WgpuBackend>> =
+        LazyLock::new(|| adapter::open(&Options::default()));
+    BACKEND.as_ref()
+}
+
+/// Options under which even a software device runs what other devices run: with subgroups and
+/// small tiles, without them and large tiles.
+fn of_hardware() -> [Options; 2] {
+    let hardware = Options {
+        as_hardware: true,
+        ..Options::default()
+    };
+    let poor = Options {
+        without_subgroups: true,
+        workgroup_bytes: Some(16 << 10),
+        busy: Some(2),
+        ..hardware.clone()
+    };
+    [hardware, poor]
+}
+
+/// Whether devices differ in how they compute it.
+fn has_ways(case: &Case) -> bool {
+    case.has_products() || matches!(case.op, Op::RmsNorm { .. } | Op::RmsNormModulate { .. })
 }
 
 /// Runs all cases; `f` says what is wrong with one, and everything wrong is reported at once.
@@ -40,22 +59,44 @@ fn every_operation_agrees_with_the_reference() {
     let Some(backend) = backend() else { return };
     each_case(|case| {
         let want = evaluate(&case.op, &case.values(), &case.scalars, case.math);
-        let got = run(&backend, case, Form::Plain).map_err(|e| e.to_string())?;
+        let got = run(backend, case, Form::Plain).map_err(|e| e.to_string())?;
         want.compare(&got)
     });
+}
+
+#[test]
+fn every_way_agrees_with_the_reference() {
+    for options in of_hardware() {
+        let Some(backend) = adapter::open(&options) else {
+            return;
+        };
+        each_case(|case| {
+            if !has_ways(case) {
+                return Ok(());
+            }
+            let want = evaluate(&case.op, &case.values(), &case.scalars, case.math);
+            let first = run(&backend, case, Form::Plain).map_err(|e| e.to_string())?;
+            want.compare(&first)?;
+            let again = run(&backend, case, Form::InPlace).map_err(|e| e.to_string())?;
+            match first == again {
+                true => Ok(()),
+                false => Err("another time, another place, another result".into()),
+            }
+        });
+    }
 }
 
 #[test]
 fn places_and_repetition_do_not_change_a_bit() {
     let Some(backend) = backend() else { return };
     each_case(|case| {
-        let first = run(&backend, case, Form::Plain).map_err(|e| e.to_string())?;
+        let first = run(backend, case, Form::Plain).map_err(|e| e.to_string())?;
         for form in [Form::Plain, Form::InPlace] {
             let codes = matches!(case.op, Op::FsqEncode { .. });
             if form == Form::InPlace && (case.stored_as(0) == DType::I32 || codes) {
                 continue;
             }
-            let got = run(&backend, case, form).map_err(|e| e.to_string())?;
+            let got = run(backend, case, form).map_err(|e| e.to_string())?;
             if let Some(at) = (0..got.len()).find(|&at| got[at] != first[at]) {
                 return Err(format!(
                     "{form:?}: element {at} is {} and {}",
@@ -72,7 +113,7 @@ fn nothing_runs_by_definition() {
     let Some(backend) = backend() else { return };
     each_case(|case| {
         let program = program(case, Form::Plain).map_err(|e| e.to_string())?;
-        let replaced = by_definition(&backend, &program).map_err(|e| e.to_string())?;
+        let replaced = by_definition(backend, &program).map_err(|e| e.to_string())?;
         match replaced.is_empty() {
             true => Ok(()),
             false => Err(format!("{replaced:?}")),

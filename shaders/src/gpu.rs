@@ -65,6 +65,10 @@ impl Gpu {
             options.binding_bytes,
         );
         at_most(&mut limits.max_buffer_size, options.buffer_bytes);
+        if let Some(most) = options.workgroup_bytes {
+            let limit = &mut limits.max_compute_workgroup_storage_size;
+            *limit = most.min(*limit);
+        }
         let mut memory_bytes = adapter.memory_bytes();
         if let Some(most) = options.memory_bytes {
             memory_bytes = match memory_bytes {
@@ -75,6 +79,15 @@ impl Gpu {
         let offered = adapter.adapter.features();
         let mut wanted = wgpu::Features::IMMEDIATES;
         wanted |= offered & wgpu::Features::PIPELINE_CACHE;
+        // Our exchanges are between eight neighbours. Of Metal no sizes are known to wgpu; those of
+        // its devices begin with 8.
+        let neighbours =
+            adapter.info.subgroup_min_size >= 8 || adapter.info.backend == wgpu::Backend::Metal;
+        let subgroups =
+            offered.contains(wgpu::Features::SUBGROUP) && neighbours && !options.without_subgroups;
+        if subgroups {
+            wanted |= wgpu::Features::SUBGROUP;
+        }
         if adapter.is_unified() {
             wanted |= offered & wgpu::Features::MAPPABLE_PRIMARY_BUFFERS;
         }
@@ -97,11 +110,17 @@ impl Gpu {
             noted.lost.store(true, Ordering::Release);
             noted.note(text);
         });
+        let of_device = Limits::of(&limits);
         Ok(Gpu {
             unified: wanted.contains(wgpu::Features::MAPPABLE_PRIMARY_BUFFERS),
             device,
             queue,
-            limits: Limits::of(&limits),
+            limits: Limits {
+                subgroups,
+                software: adapter.is_software() && !options.as_hardware,
+                busy: options.busy.unwrap_or(of_device.busy),
+                ..of_device
+            },
             name: adapter.info.name.clone(),
             memory_bytes,
             usage: Arc::default(),

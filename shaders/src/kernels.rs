@@ -13,8 +13,15 @@ pub struct Shader {
     text: &'static [&'static str],
     /// Number of storage bindings.
     pub bindings: usize,
-    /// The binding of stored weights, which is only read.
-    pub weights: Option<usize>,
+    /// The bindings of stored weights, which are only read.
+    pub weights: &'static [usize],
+}
+
+/// Text that completes a shader in one of several ways.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Piece {
+    name: &'static str,
+    text: &'static str,
 }
 
 const COMMON: &str = include_str!("../wgsl/common.wgsl");
@@ -29,7 +36,7 @@ macro_rules! elementwise {
                 name: $name,
                 text: &[FRAME, include_str!(concat!("../wgsl/elementwise/", $name, ".wgsl"))],
                 bindings: 5,
-                weights: None,
+                weights: &[],
             };
         )*
     };
@@ -56,37 +63,65 @@ macro_rules! shaders {
 }
 
 shaders! {
-    COPY "copy" 3 None,
-    EMBED "embed" 3 Some(1),
-    WRITE_ROWS "write_rows" 3 None,
-    FSQ_ENCODE "fsq_encode" 2 None,
-    FSQ_DECODE "fsq_decode" 2 None,
-    RMS_NORM "rms_norm" 5 None,
-    ROPE "rope" 5 None,
-    ATTENTION "attention" 5 None,
-    ATTENTION_WEIGHTS "attention_weights" 4 None,
-    APG "apg" 5 None,
-    ADG "adg" 5 None,
-    ADG_RENORM "adg_renorm" 4 None,
-    CLAMP_NORM "clamp_norm" 3 None,
-    DCW "dcw" 5 None,
+    PRODUCT_SUM "product_sum" 3 &[],
+    COPY "copy" 3 &[],
+    EMBED "embed" 3 &[1],
+    WRITE_ROWS "write_rows" 3 &[],
+    FSQ_ENCODE "fsq_encode" 2 &[],
+    FSQ_DECODE "fsq_decode" 2 &[],
+    RMS_NORM "rms_norm" 5 &[],
+    ROPE "rope" 5 &[],
+    ATTENTION "attention" 5 &[],
+    ATTENTION_WEIGHTS "attention_weights" 4 &[],
+    APG "apg" 5 &[],
+    ADG "adg" 5 &[],
+    ADG_RENORM "adg_renorm" 4 &[],
+    CLAMP_NORM "clamp_norm" 3 &[],
+    DCW "dcw" 5 &[],
 }
 
-/// Products of many rows.
-pub static PRODUCT_TILED: Shader = Shader {
-    name: "product_tiled",
-    text: &[PRODUCT, include_str!("../wgsl/product_tiled.wgsl")],
-    bindings: 5,
-    weights: Some(1),
-};
+macro_rules! products {
+    ($($id:ident $name:literal $weights:expr),* $(,)?) => {
+        $(
+            #[doc = concat!("`", $name, ".wgsl`, completed by pieces of `product/`.")]
+            pub static $id: Shader = Shader {
+                name: $name,
+                text: &[PRODUCT, include_str!(concat!("../wgsl/", $name, ".wgsl"))],
+                bindings: 5,
+                weights: $weights,
+            };
+        )*
+    };
+}
 
-/// Products of few rows.
-pub static PRODUCT_FEW: Shader = Shader {
-    name: "product_few",
-    text: &[PRODUCT, include_str!("../wgsl/product_few.wgsl")],
-    bindings: 5,
-    weights: Some(1),
-};
+products! {
+    PRODUCT_TILED "product_tiled" &[1],
+    PRODUCT_DIRECT "product_direct" &[1],
+    PRODUCT_FEW "product_few" &[1],
+    PRODUCT_NARROW "product_narrow" &[1],
+    PAIR_TILED "product_tiled" &[1, 2],
+    PAIR_DIRECT "product_direct" &[1, 2],
+    PAIR_FEW "product_few" &[1, 2],
+}
+
+macro_rules! pieces {
+    ($($id:ident $name:literal),* $(,)?) => {
+        $(
+            #[doc = concat!("`", $name, ".wgsl`.")]
+            pub static $id: Piece = Piece {
+                name: $name,
+                text: include_str!(concat!("../wgsl/", $name, ".wgsl")),
+            };
+        )*
+    };
+}
+
+pieces! {
+    QUADS "product/quads", WORDS "product/words", PIECES "product/pieces",
+    PIECES_OF_WORDS "product/pieces_of_words", SINGLE "product/single", PAIR "product/pair",
+    OUT_QUADS "product/out_quads", OUT_WORDS "product/out_words",
+    SUMS_IN_MEMORY "sums/memory", SUMS_BY_SUBGROUP "sums/subgroup",
+}
 
 /// A value that a shader is compiled with.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -104,8 +139,9 @@ pub enum Const {
 pub struct Variant {
     /// The file.
     pub shader: &'static Shader,
-    /// `const` lines, in the order of the launcher.
+    /// `const` lines, in the order of the launcher, and the names of the pieces.
     head: String,
+    pieces: Vec<&'static Piece>,
     /// How weights are stored.
     dtype: DType,
 }
@@ -116,6 +152,7 @@ impl Variant {
         Variant {
             shader,
             head: String::new(),
+            pieces: Vec::new(),
             dtype: DType::F32,
         }
     }
@@ -146,6 +183,13 @@ impl Variant {
         self
     }
 
+    /// Completed by a piece.
+    pub fn including(mut self, piece: &'static Piece) -> Self {
+        self.head += &format!("// with {}\n", piece.name);
+        self.pieces.push(piece);
+        self
+    }
+
     /// With weights stored as `dtype`.
     pub fn stored(mut self, dtype: DType) -> Self {
         self.dtype = dtype;
@@ -160,7 +204,7 @@ impl Variant {
     /// The whole text.
     pub fn text(&self) -> String {
         let reader = match (self.shader.weights, self.dtype) {
-            (None, _) => "",
+            ([], _) => "",
             (_, DType::BF16) => include_str!("../wgsl/weights/bf16.wgsl"),
             (_, DType::F16) => include_str!("../wgsl/weights/f16.wgsl"),
             (_, DType::F32 | DType::I32) => include_str!("../wgsl/weights/f32.wgsl"),
@@ -168,6 +212,7 @@ impl Variant {
         let parts = [self.head.as_str(), COMMON, reader];
         parts
             .into_iter()
+            .chain(self.pieces.iter().map(|piece| piece.text))
             .chain(self.shader.text.iter().copied())
             .collect()
     }

@@ -9,6 +9,15 @@ pub struct Options {
     pub binding_bytes: Option<u64>,
     /// Bytes of a buffer at most, where the device would allow more: for tests.
     pub buffer_bytes: Option<u64>,
+    /// Bytes that a workgroup shares at most, where the device would allow more: for tests.
+    pub workgroup_bytes: Option<u32>,
+    /// Whether subgroups are left alone, where the device has them: for tests.
+    pub without_subgroups: bool,
+    /// Whether the shaders meant for hardware run on a software device too: for tests.
+    pub as_hardware: bool,
+    /// Workgroups that keep the device busy; otherwise as many as a large one needs. Products are
+    /// cut into smaller tiles to reach it.
+    pub busy: Option<usize>,
     /// Bytes of memory in all, where the device has more.
     pub memory_bytes: Option<u64>,
     /// Multiplications and additions of one submission at most; otherwise as many as the device

@@ -13,8 +13,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 /// Most pipelines that are compiled at a time.
 const THREADS: usize = 8;
 
-/// Number of bindings, and the one that is only read.
-type LayoutKey = (usize, Option<usize>);
+/// Number of bindings, and those that are only read.
+type LayoutKey = (usize, &'static [usize]);
 
 /// Compiled shaders of a device.
 pub struct Pipelines {
@@ -143,7 +143,7 @@ impl Pipelines {
         })
     }
 
-    fn layout(&self, shader: &Shader) -> Arc<Layout> {
+    fn layout(&self, shader: &'static Shader) -> Arc<Layout> {
         let mut layouts = self.layouts.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (shader.bindings, shader.weights);
         let make = || Arc::new(self.make_layout(shader));
@@ -158,7 +158,7 @@ impl Pipelines {
                 visibility: wgpu::ShaderStages::COMPUTE,
                 ty: wgpu::BindingType::Buffer {
                     ty: wgpu::BufferBindingType::Storage {
-                        read_only: shader.weights == Some(i),
+                        read_only: shader.weights.contains(&i),
                     },
                     has_dynamic_offset: false,
                     min_binding_size: None,

@@ -8,6 +8,9 @@ use crate::work;
 use engine::program::{Math, Plan, Program, Val, ValKind, plan};
 use engine::{Error, Result};
 
+/// Workgroups that keep a large device busy. No device says how many it runs at a time.
+const BUSY: usize = 128;
+
 /// What shapes of launches and places of values depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -17,6 +20,14 @@ pub struct Limits {
     pub piece: usize,
     /// Bytes that a workgroup shares.
     pub workgroup: u32,
+    /// Threads of a workgroup.
+    pub threads: u32,
+    /// Whether subgroups have eight threads or more and exchange values.
+    pub subgroups: bool,
+    /// Whether the processor computes.
+    pub software: bool,
+    /// Workgroups that keep the device busy.
+    pub busy: usize,
     /// Workgroups in one axis of a grid.
     pub reach: u32,
 }
@@ -29,6 +40,10 @@ impl Limits {
             binding: limits.max_storage_buffer_binding_size / 16 * 16,
             piece: piece / ALIGN * ALIGN,
             workgroup: limits.max_compute_workgroup_storage_size,
+            threads: limits.max_compute_invocations_per_workgroup,
+            subgroups: false,
+            software: false,
+            busy: BUSY,
             reach: limits.max_compute_workgroups_per_dimension,
         }
     }
@@ -38,6 +53,10 @@ impl Limits {
         Room {
             binding: self.binding,
             workgroup: self.workgroup,
+            threads: self.threads,
+            subgroups: self.subgroups,
+            software: self.software,
+            busy: self.busy,
         }
     }
 

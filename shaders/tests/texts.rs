@@ -5,7 +5,8 @@ use naga::valid::{Capabilities, ModuleInfo, ValidationFlags, Validator};
 
 fn valid(text: &str) -> Result<(naga::Module, ModuleInfo), String> {
     let module = naga::front::wgsl::parse_str(text).map_err(|e| e.emit_to_string(text))?;
-    let capabilities = Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32;
+    let capabilities =
+        Capabilities::IMMEDIATES | Capabilities::SHADER_FLOAT16_IN_FLOAT32 | Capabilities::SUBGROUP;
     let info = Validator::new(ValidationFlags::all(), capabilities)
         .validate(&module)
         .map_err(|e| e.emit_to_string(text))?;
@@ -25,6 +26,8 @@ fn translate(text: &str) -> Result<(), String> {
     let options = hlsl::Options {
         fake_missing_bindings: true,
         immediates_target: Some(hlsl::BindTarget::default()),
+        special_constants_binding: Some(hlsl::BindTarget::default()),
+        shader_model: hlsl::ShaderModel::V6_0,
         ..Default::default()
     };
     let mut text = String::new();

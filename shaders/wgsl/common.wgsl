@@ -53,6 +53,10 @@ fn silu_of(x: f32) -> f32 {
     return x / (1.0 + exp_of(-x));
 }
 
+fn silu4(x: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(silu_of(x.x), silu_of(x.y), silu_of(x.z), silu_of(x.w));
+}
+
 // The element in the low or high half of a word.
 fn bf16_low(word: u32) -> f32 {
     return bitcast<f32>(word << 16u);

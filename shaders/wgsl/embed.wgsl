@@ -28,6 +28,7 @@ fn main(
     }
     let id = u32(clamp(ids[p.oi + i / p.c], 0, i32(p.all) - 1));
     if id >= p.row0 && id - p.row0 < p.rows {
-        out[p.oo + i] = w1(p.ow + (id - p.row0) * p.c + i % p.c);
+        let at = p.ow + (id - p.row0) * p.c + i % p.c;
+        out[p.oo + i] = decode1(w[word_at(at)], at);
     }
 }

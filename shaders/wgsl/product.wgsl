@@ -5,19 +5,13 @@
 // (0 outside of 0 .. tin), the right one W[n, tap, ci]. Transposed (const TRANSPOSED): the rows of
 // phase r are the outputs t = m phases + r - pad, the taps r, r + phases, ... of W[tap, n, ci].
 //
-// Consts: VECTOR: cin and all offsets are multiples of 4; BIAS adds bias[n]; GATE multiplies with
-// silu(gate[b, t, n]), gate laid out as the output, its first column p.ob elements behind the start of
-// its binding; ROUND rounds operands to bf16.
-@group(0) @binding(0) var<storage, read_write> x: array<f32>;
-@group(0) @binding(1) var<storage, read> w: array<u32>;
-@group(0) @binding(2) var<storage, read_write> bias: array<f32>;
-@group(0) @binding(3) var<storage, read_write> gate: array<f32>;
-@group(0) @binding(4) var<storage, read_write> out: array<f32>;
-
+// Consts: ONE_TAP (taps is 1), TRANSPOSED, ROUND (operands to bf16), BIAS (adds bias[n]).
+// Pieces that complete it: how operands are read (`product/quads.wgsl`, `words`, `pieces`), what
+// is made of the sums (`single`, `pair`), how they are written (`out_quads`, `out_words`).
 struct Params {
     ox: u32,
     ow: u32,
-    ob: u32,
+    ob: u32, // of the bias; of a pair: of the second weights
     oo: u32,
     cin: u32,
     taps: u32,
@@ -34,12 +28,55 @@ struct Params {
 }
 var<immediate> p: Params;
 
+// A summand, and where it lies when all quads of summands lie within one tap.
+struct At {
+    kk: u32,
+    tap: u32,
+    ci: u32,
+}
+
+fn at_summand(kk: u32) -> At {
+    if ONE_TAP {
+        return At(kk, 0u, kk);
+    }
+    let tap = kk / p.cin;
+    return At(kk, tap, kk - tap * p.cin);
+}
+
+// `by` summands further, without a division.
+fn forward(at: At, by: u32) -> At {
+    var next = At(at.kk + by, at.tap, at.ci + by);
+    if !ONE_TAP {
+        while next.ci >= p.cin {
+            next.ci -= p.cin;
+            next.tap += 1u;
+        }
+    }
+    return next;
+}
+
 // Summands of phase r.
 fn depth(r: u32) -> u32 {
+    if ONE_TAP {
+        return p.cin;
+    }
     if TRANSPOSED {
         return select(0u, (p.taps - r + p.phases - 1u) / p.phases, p.taps > r) * p.cin;
     }
     return p.taps * p.cin;
+}
+
+// The input row of a left operand, negative or beyond tin where there is none.
+fn input_row(m: u32, tap: u32) -> i32 {
+    return i32(m) * p.step + i32(tap) * p.dil + p.off;
+}
+
+// Where the weight W[n, kk] lies, of phase r.
+fn weight_at(first: u32, r: u32, n: u32, kk: u32, tap: u32, ci: u32) -> u32 {
+    if TRANSPOSED {
+        return first + ((r + tap * p.phases) * p.n + n) * p.cin + ci;
+    }
+    return first + n * p.taps * p.cin + kk;
 }
 
 fn operand1(x: f32) -> f32 {
@@ -50,79 +87,25 @@ fn operand1(x: f32) -> f32 {
 }
 
 fn operand4(x: vec4<f32>) -> vec4<f32> {
-    return vec4<f32>(operand1(x.x), operand1(x.y), operand1(x.z), operand1(x.w));
+    if ROUND {
+        return vec4<f32>(bf16_of(x.x), bf16_of(x.y), bf16_of(x.z), bf16_of(x.w));
+    }
+    return x;
 }
 
-fn left1(item: u32, m: u32, kk: u32, depth: u32) -> f32 {
-    let tap = kk / p.cin;
-    let at = i32(m) * p.step + i32(tap) * p.dil + p.off;
-    if m >= p.rows || kk >= depth || at < 0 || at >= i32(p.tin) {
-        return 0.0;
+// Weights of two bytes are bf16 already, or are rounded as any operand.
+fn weights4(x: vec4<f32>) -> vec4<f32> {
+    if STORED_BF16 {
+        return x;
     }
-    return operand1(x[p.ox + (item * p.tin + u32(at)) * p.cin + (kk - tap * p.cin)]);
+    return operand4(x);
 }
 
-// Summands kk .. kk + 4.
-fn left4(item: u32, m: u32, kk: u32, depth: u32) -> vec4<f32> {
-    if !VECTOR {
-        return vec4<f32>(
-            left1(item, m, kk, depth),
-            left1(item, m, kk + 1u, depth),
-            left1(item, m, kk + 2u, depth),
-            left1(item, m, kk + 3u, depth),
-        );
-    }
-    let tap = kk / p.cin;
-    let at = i32(m) * p.step + i32(tap) * p.dil + p.off;
-    if m >= p.rows || kk >= depth || at < 0 || at >= i32(p.tin) {
-        return vec4<f32>();
-    }
-    let i = p.ox + (item * p.tin + u32(at)) * p.cin + (kk - tap * p.cin);
-    return operand4(vec4<f32>(x[i], x[i + 1u], x[i + 2u], x[i + 3u]));
-}
-
-fn weight_at(r: u32, n: u32, kk: u32) -> u32 {
-    if TRANSPOSED {
-        let tap = kk / p.cin;
-        return p.ow + ((r + tap * p.phases) * p.n + n) * p.cin + (kk - tap * p.cin);
-    }
-    return p.ow + n * p.taps * p.cin + kk;
-}
-
-fn right1(r: u32, n: u32, kk: u32, depth: u32) -> f32 {
-    if n >= p.n || kk >= depth {
-        return 0.0;
-    }
-    return operand1(w1(weight_at(r, n, kk)));
-}
-
-fn right4(r: u32, n: u32, kk: u32, depth: u32) -> vec4<f32> {
-    if !VECTOR {
-        return vec4<f32>(
-            right1(r, n, kk, depth),
-            right1(r, n, kk + 1u, depth),
-            right1(r, n, kk + 2u, depth),
-            right1(r, n, kk + 3u, depth),
-        );
-    }
-    if n >= p.n || kk >= depth {
-        return vec4<f32>();
-    }
-    return operand4(w4(weight_at(r, n, kk)));
-}
-
-fn store(item: u32, r: u32, m: u32, n: u32, sum: f32) {
+// Writes the sums of columns n .. n + 4 of row m; `base` is the output's first element.
+fn store4(base: u32, item: u32, r: u32, m: u32, n: u32, sums: vec4<f32>) {
     let t = i32(select(m, m * p.phases + r, TRANSPOSED)) - i32(select(0u, p.pad, TRANSPOSED));
     if m >= p.rows || n >= p.n || t < 0 || t >= i32(p.tout) {
         return;
     }
-    let at = (item * p.tout + u32(t)) * p.stride + n;
-    var y = sum;
-    if BIAS {
-        y += bias[p.ob + n];
-    }
-    if GATE {
-        y *= silu_of(gate[p.ob + at]);
-    }
-    out[p.oo + at] = y;
+    write4(base + (item * p.tout + u32(t)) * p.stride + n, p.n - n, sums + bias4(n));
 }

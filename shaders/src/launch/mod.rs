@@ -11,8 +11,9 @@ mod sampling;
 mod split;
 pub use split::{Part, Slice, parts};
 mod tokens;
+mod ways;
 
-use crate::kernels::{Const, Variant};
+use crate::kernels::{self, Const, Piece, Variant};
 use engine::program::{DType, Op, Program};
 use engine::{Error, Result};
 
@@ -81,6 +82,14 @@ pub struct Room {
     pub binding: u64,
     /// Bytes that a workgroup shares.
     pub workgroup: u32,
+    /// Threads of a workgroup.
+    pub threads: u32,
+    /// Whether subgroups have eight threads or more and exchange values.
+    pub subgroups: bool,
+    /// Whether the processor computes: barriers are dear, and no memory is faster than another.
+    pub software: bool,
+    /// Workgroups that keep the device busy.
+    pub busy: usize,
 }
 
 /// What a binding of a shader is bound to.
@@ -185,18 +194,22 @@ pub fn claims(op: &Op) -> bool {
 /// Bytes that a step takes beside its operands, in whatever parts it runs.
 pub fn scratch_bytes(program: &Program, step: usize, room: &Room) -> usize {
     let parts = parts(program, &program.steps[step], room);
-    parts.iter().map(part_scratch).max().unwrap_or(0)
+    parts
+        .iter()
+        .map(|part| part_scratch(part, room))
+        .max()
+        .unwrap_or(0)
 }
 
-fn part_scratch(part: &Part) -> usize {
+fn part_scratch(part: &Part, room: &Room) -> usize {
     let shape = |i: usize| part.ins[i].shape.as_slice();
     let floats = |n: usize| n * size_of::<f32>();
     match &part.op {
-        // The input behind its snake; the gate.
+        // The input behind its snake.
         Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. } => {
             floats(shape(0).iter().product())
         }
-        Op::SwiGlu => floats(part.out.shape.iter().product()),
+        Op::Linear => floats(products::share_elements(part, room)),
         Op::Dcw { dcw, .. } => floats(sampling::band_elements(dcw, shape(0))),
         _ => 0,
     }
@@ -218,4 +231,12 @@ pub fn all_variants() -> Vec<Variant> {
 /// `variant` with a switch.
 pub(crate) fn switch(variant: Variant, name: &str, on: bool) -> Variant {
     variant.with(name, Const::Bool(on))
+}
+
+/// How the threads of a workgroup add up.
+pub(crate) fn sums(subgroups: bool) -> &'static Piece {
+    match subgroups {
+        true => &kernels::SUMS_BY_SUBGROUP,
+        false => &kernels::SUMS_IN_MEMORY,
+    }
 }

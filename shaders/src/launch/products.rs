@@ -1,14 +1,13 @@
-//! Linears, convolutions, transposed convolutions: one product (see `product.wgsl`).
+//! Linears, convolutions, transposed convolutions, gated pairs of linears: one product (see
+//! `product.wgsl`), in one of several ways (see [`super::ways`]).
 
 use super::elementwise::snake_into_scratch;
-use super::tokens::{Block, row_blocks};
-use super::{Launch, Operand, View, folded, switch, word};
-use crate::kernels::{PRODUCT_FEW, PRODUCT_TILED, Shader, Variant};
+use super::tokens::{Block, row_block, row_blocks};
+use super::ways::{Size, Way, way};
+use super::{Launch, Operand, Part, Room, View, folded, switch, word};
+use crate::kernels::{self, Const, Piece, Shader, Variant};
 use engine::program::{DType, Op};
 use engine::{Error, Result};
-
-/// Most rows for which weights are read once for four rows, without tiles.
-const FEW: usize = 16;
 
 /// One product.
 #[derive(Clone)]
@@ -18,9 +17,8 @@ struct Product {
     /// Weights among the inputs.
     weights: usize,
     bias: Option<usize>,
-    /// Multiplied with the silu of what lies in scratch space.
-    gated: bool,
-    out: (Operand, u32),
+    /// The second matrix of a gated pair among the inputs.
+    second: Option<usize>,
     transposed: bool,
     items: usize,
     cin: usize,
@@ -45,11 +43,11 @@ pub fn launches(view: &View) -> Result<Vec<Launch>> {
             Ok(linear(view, 1, bias).launches(view))
         }
         Op::SwiGlu => {
-            let mut gate = linear(view, 1, None);
-            gate.out = (Operand::Scratch, 0);
-            let mut up = linear(view, 2, None);
-            up.gated = true;
-            Ok([gate.launches(view), up.launches(view)].concat())
+            let pair = Product {
+                second: Some(2),
+                ..linear(view, 1, None)
+            };
+            Ok(pair.launches(view))
         }
         Op::Conv1d {
             dilation,
@@ -82,8 +80,7 @@ fn linear(view: &View, weights: usize, bias: Option<usize>) -> Product {
         left: (Operand::In(0), view.ins[0].offset),
         weights,
         bias,
-        gated: false,
-        out: (Operand::Out, view.out.offset),
+        second: None,
         transposed: false,
         items: 1,
         cin,
@@ -152,76 +149,132 @@ fn transposed(
     }
 }
 
+/// Floats of scratch space that a linear takes: one output per share of its summands.
+pub fn share_elements(part: &Part, room: &Room) -> usize {
+    let cin = part.ins[0].shape.last().copied().unwrap_or(1);
+    let size = Size {
+        items: 1,
+        phases: 1,
+        taps: 1,
+        rows: part.ins[0].shape.iter().product::<usize>() / cin,
+        columns: part.ins[1].shape[0],
+        depth: cin,
+        pair: false,
+        splits: true,
+    };
+    match way(&size, room) {
+        Way::Tiled(tile) if tile.splits > 1 => tile.splits * size.rows * size.columns,
+        _ => 0,
+    }
+}
+
 impl Product {
-    /// One launch, or one per block of columns where the weights exceed a binding.
+    /// One launch, or one per block of columns where the weights exceed a binding, and the sum of
+    /// shares.
     fn launches(self, view: &View) -> Vec<Launch> {
         let weights = view.ins[self.weights];
-        // Of transposed weights columns do not lie together; these are small.
-        if self.transposed {
-            let n = self.n;
-            let block = Block {
-                first: 0,
-                rows: n,
-                bytes: 0..0,
-                offset: weights.offset,
-            };
-            return vec![self.launch(view, &block, Operand::In(self.weights))];
+        let way = way(&self.size(view), &view.room);
+        let mut launches = match self.second {
+            // Of transposed weights columns do not lie together; these are small.
+            None if self.transposed => {
+                let block = Block {
+                    first: 0,
+                    rows: self.n,
+                    bytes: 0..0,
+                    offset: weights.offset,
+                };
+                vec![self.launch(view, &way, &block, Operand::In(self.weights), None)]
+            }
+            None => row_blocks(&weights, view.room.binding)
+                .iter()
+                .map(|block| {
+                    let part = Operand::Part(self.weights, block.bytes.clone());
+                    self.launch(view, &way, block, part, None)
+                })
+                .collect(),
+            Some(second) => self.pair(view, &way, second),
+        };
+        if let Way::Tiled(tile) = way
+            && tile.splits > 1
+        {
+            launches.push(self.sum(view, tile.splits));
         }
-        row_blocks(&weights, view.room.binding)
-            .iter()
-            .map(|block| {
-                let part = Operand::Part(self.weights, block.bytes.clone());
-                self.launch(view, block, part)
-            })
-            .collect()
+        launches
+    }
+
+    fn size(&self, view: &View) -> Size {
+        Size {
+            items: self.items,
+            phases: self.phases,
+            taps: self.taps,
+            rows: self.rows,
+            columns: self.n,
+            depth: self.taps.div_ceil(self.phases) * self.cin,
+            pair: self.second.is_some(),
+            splits: *view.op == Op::Linear,
+        }
+    }
+
+    /// The launches of both matrices, cut at the same rows.
+    fn pair(&self, view: &View, way: &Way, second: usize) -> Vec<Launch> {
+        let (a, b) = (view.ins[self.weights], view.ins[second]);
+        let mut launches = Vec::new();
+        let mut first = 0;
+        while first < self.n {
+            let most = row_block(&a, view.room.binding, first, usize::MAX).rows;
+            let other = row_block(&b, view.room.binding, first, most);
+            let block = row_block(&a, view.room.binding, first, other.rows);
+            let part = Operand::Part(self.weights, block.bytes.clone());
+            first += block.rows;
+            launches.push(self.launch(view, way, &block, part, Some((second, other))));
+        }
+        launches
     }
 
     /// The columns of which `block` are the rows of the weights.
-    fn launch(&self, view: &View, block: &Block, weights: Operand) -> Launch {
+    fn launch(
+        &self,
+        view: &View,
+        way: &Way,
+        block: &Block,
+        weights: Operand,
+        second: Option<(usize, Block)>,
+    ) -> Launch {
         let (first, n) = (block.first, block.rows);
-        let stored = view.ins[self.weights];
-        let few = self.items == 1 && self.phases == 1 && self.rows <= FEW && self.taps == 1;
+        let stored = view.ins[self.weights].dtype;
         let bias = self.bias.map(|i| view.ins[i]);
-        let vector = [self.cin, self.left.1 as usize, block.offset as usize]
-            .iter()
-            .all(|x| x.is_multiple_of(4));
-        let shader = if few { &PRODUCT_FEW } else { &PRODUCT_TILED };
-        let switches = [
-            vector,
-            bias.is_some(),
-            self.gated,
-            self.transposed,
-            view.round,
-        ];
-        let groups = if few {
-            let mut groups = folded(n.div_ceil(4));
-            groups[2] = word(self.rows.div_ceil(4));
-            groups
-        } else {
-            [
-                word(n.div_ceil(64)),
-                word(self.rows.div_ceil(64)),
-                word(self.items * self.phases),
-            ]
+        let shares = matches!(way, Way::Tiled(tile) if tile.splits > 1);
+        let (out, oo) = match shares {
+            true => (Operand::Scratch, 0),
+            false => (Operand::Out, view.out.offset),
+        };
+        let other = second.as_ref().map_or(0, |(_, block)| block.offset);
+        let form = Form {
+            stored,
+            read: self.reading(way, stored, [block.offset, other]),
+            quads_out: [n, self.n, oo as usize + first].iter().all(quadruple),
+            one_tap: self.taps == 1,
+            transposed: self.transposed,
+            bias: bias.is_some() && !shares,
+            round: view.round,
+            pair: second.is_some(),
+            subgroups: view.room.subgroups,
+        };
+        let (third, ob) = match second {
+            Some((i, block)) => (Operand::Part(i, block.bytes), block.offset),
+            None => (
+                self.bias.map_or(Operand::In(0), Operand::In),
+                bias.map_or(0, |b| b.offset) + word(first),
+            ),
         };
         Launch {
-            variant: variant(shader, switches, stored.dtype),
-            operands: vec![
-                self.left.0.clone(),
-                weights,
-                self.bias.map_or(Operand::In(0), Operand::In),
-                if self.gated {
-                    Operand::Scratch
-                } else {
-                    Operand::In(0)
-                },
-                self.out.0.clone(),
-            ],
+            variant: form.variant(way),
+            operands: vec![self.left.0.clone(), weights, third, Operand::In(0), out],
             words: vec![
                 self.left.1,
                 block.offset,
-                bias.map_or(0, |b| b.offset) + word(first),
-                self.out.1 + word(first),
+                ob,
+                oo + word(first),
                 word(self.cin),
                 word(self.taps),
                 word(n),
@@ -235,32 +288,177 @@ impl Product {
                 word(self.tout),
                 word(self.n),
             ],
-            groups,
+            groups: way.groups(&self.size(view), n),
+        }
+    }
+
+    /// How operands can be read, for weights that begin at these elements of their bindings.
+    fn reading(&self, way: &Way, stored: DType, weights: [u32; 2]) -> Reading {
+        let pieces = 16 / stored.bytes();
+        let all = |of: usize| {
+            let sizes = [self.cin, weights[0] as usize, weights[1] as usize];
+            (self.left.1 as usize).is_multiple_of(4) && sizes.iter().all(|n| n.is_multiple_of(of))
+        };
+        match way {
+            Way::Few(_) if all(pieces) => Reading::Pieces,
+            Way::Few(_) => Reading::PiecesOfWords,
+            _ if all(4) => Reading::Quads,
+            _ => Reading::Words,
+        }
+    }
+
+    /// The sum of the shares that lie in scratch space.
+    fn sum(&self, view: &View, splits: usize) -> Launch {
+        let bias = self.bias.map(|i| view.ins[i]);
+        Launch {
+            variant: sum_variant(splits, bias.is_some()),
+            operands: vec![
+                Operand::Scratch,
+                self.bias.map_or(Operand::In(0), Operand::In),
+                Operand::Out,
+            ],
+            words: vec![
+                bias.map_or(0, |b| b.offset),
+                view.out.offset,
+                word(self.rows * self.n),
+                word(self.n),
+            ],
+            groups: folded((self.rows * self.n).div_ceil(256)),
         }
     }
 }
 
-/// Switches: whole vectors, bias, gate, transposed, rounded operands.
-fn variant(shader: &'static Shader, switches: [bool; 5], stored: DType) -> Variant {
-    let names = ["VECTOR", "BIAS", "GATE", "TRANSPOSED", "ROUND"];
-    names
-        .into_iter()
-        .zip(switches)
-        .fold(Variant::new(shader).stored(stored), |v, (name, on)| {
-            switch(v, name, on)
-        })
+fn quadruple(n: &usize) -> bool {
+    n.is_multiple_of(4)
+}
+
+fn sum_variant(splits: usize, bias: bool) -> Variant {
+    let variant = Variant::new(&kernels::PRODUCT_SUM).with("SPLITS", Const::U32(word(splits)));
+    switch(variant, "BIAS", bias)
+}
+
+/// How operands are read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Reading {
+    Quads,
+    Words,
+    Pieces,
+    PiecesOfWords,
+}
+
+/// What a product's text depends on beside its way.
+#[derive(Debug, Clone, Copy)]
+struct Form {
+    stored: DType,
+    read: Reading,
+    quads_out: bool,
+    one_tap: bool,
+    transposed: bool,
+    bias: bool,
+    round: bool,
+    pair: bool,
+    subgroups: bool,
+}
+
+impl Form {
+    fn variant(&self, way: &Way) -> Variant {
+        let (shader, sizes) = self.shader(way);
+        let switches = [
+            ("ONE_TAP", self.one_tap),
+            ("TRANSPOSED", self.transposed),
+            ("ROUND", self.round),
+            ("STORED_BF16", self.stored == DType::BF16),
+            ("BIAS", self.bias),
+        ];
+        let few = matches!(way, Way::Few(_));
+        let mut variant = Variant::new(shader).stored(self.stored);
+        for (name, on) in switches {
+            variant = switch(variant, name, on);
+        }
+        for (name, n) in sizes {
+            variant = variant.with(name, Const::U32(word(n)));
+        }
+        for piece in self.pieces(few, matches!(way, Way::Few(_) | Way::Narrow(_))) {
+            variant = variant.including(piece);
+        }
+        variant
+    }
+
+    fn shader(&self, way: &Way) -> (&'static Shader, Vec<(&'static str, usize)>) {
+        let either = |one, two| if self.pair { two } else { one };
+        match *way {
+            Way::Tiled(tile) => (
+                either(&kernels::PRODUCT_TILED, &kernels::PAIR_TILED),
+                vec![
+                    ("BM", tile.rows),
+                    ("BN", tile.columns),
+                    ("TX", tile.side),
+                    ("SPLITS", tile.splits),
+                ],
+            ),
+            Way::Direct => (
+                either(&kernels::PRODUCT_DIRECT, &kernels::PAIR_DIRECT),
+                Vec::new(),
+            ),
+            Way::Few(rows) => (
+                either(&kernels::PRODUCT_FEW, &kernels::PAIR_FEW),
+                vec![("ROWS", rows)],
+            ),
+            Way::Narrow(columns) => (&kernels::PRODUCT_NARROW, vec![("COLUMNS", columns)]),
+        }
+    }
+
+    fn pieces(&self, few: bool, sums: bool) -> Vec<&'static Piece> {
+        let mut pieces: Vec<&'static Piece> = match self.read {
+            Reading::Quads => vec![&kernels::QUADS],
+            Reading::Words => vec![&kernels::WORDS],
+            Reading::Pieces => vec![&kernels::PIECES],
+            Reading::PiecesOfWords => vec![&kernels::WORDS, &kernels::PIECES_OF_WORDS],
+        };
+        pieces.push(if self.pair {
+            &kernels::PAIR
+        } else {
+            &kernels::SINGLE
+        });
+        pieces.push(if self.quads_out && !few {
+            &kernels::OUT_QUADS
+        } else {
+            &kernels::OUT_WORDS
+        });
+        if sums {
+            pieces.push(super::sums(self.subgroups));
+        }
+        pieces
+    }
 }
 
 pub fn variants() -> Vec<Variant> {
-    let mut all = Vec::new();
-    for shader in [&PRODUCT_TILED, &PRODUCT_FEW] {
-        for dtype in [DType::F32, DType::BF16, DType::F16] {
-            for switches in [
-                [true, true, false, false, true],
-                [false, false, true, false, false],
-                [true, true, false, true, false],
-            ] {
-                all.push(variant(shader, switches, dtype));
+    let mut all = vec![sum_variant(4, true), sum_variant(2, false)];
+    for stored in [DType::F32, DType::BF16, DType::F16] {
+        for way in super::ways::examples() {
+            for (i, pair) in [false, true, false].into_iter().enumerate() {
+                let few = matches!(way, Way::Few(_));
+                let narrow = matches!(way, Way::Narrow(_));
+                if narrow && pair {
+                    continue;
+                }
+                let form = Form {
+                    stored,
+                    read: match (few, i) {
+                        (true, 0) => Reading::PiecesOfWords,
+                        (true, _) => Reading::Pieces,
+                        (false, 0) => Reading::Words,
+                        (false, _) => Reading::Quads,
+                    },
+                    quads_out: i > 0,
+                    one_tap: few || pair,
+                    transposed: !few && i == 2,
+                    bias: i == 0,
+                    round: i == 1,
+                    pair,
+                    subgroups: i < 2,
+                };
+                all.push(form.variant(&way));
             }
         }
     }

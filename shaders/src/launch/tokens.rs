@@ -32,29 +32,35 @@ pub struct Block {
 /// Blocks of whole rows of a weight `(rows, ...)`, none of which exceeds a binding or crosses a
 /// cut.
 pub fn row_blocks(weight: &Arg, binding: u64) -> Vec<Block> {
+    let mut blocks: Vec<Block> = Vec::new();
+    let mut first = 0;
+    while first < weight.shape[0] {
+        let block = row_block(weight, binding, first, usize::MAX);
+        first += block.rows;
+        blocks.push(block);
+    }
+    blocks
+}
+
+/// The block that begins with row `first`, of at most `most` rows.
+pub fn row_block(weight: &Arg, binding: u64, first: usize, most: usize) -> Block {
     let element = weight.dtype.bytes();
     let all = weight.shape[0];
     let row_bytes = (weight.len() / all.max(1) * element).max(1);
     let binding = usize::try_from(binding).unwrap_or(usize::MAX);
-    let mut blocks = Vec::new();
-    let mut first = 0;
-    while first < all {
-        let from = first * row_bytes;
-        let at = weight.offset as usize * element + from;
-        let start = at / ALIGN * ALIGN;
-        let most = binding.saturating_sub(at - start) / row_bytes;
-        let left = weight.cut.map_or(usize::MAX, |cut| cut.left(from)) / row_bytes;
-        // A row that fits nowhere is refused where it is bound.
-        let rows = most.min(left).clamp(1, all - first);
-        blocks.push(Block {
-            first,
-            rows,
-            bytes: start..at + rows * row_bytes,
-            offset: word((at - start) / element),
-        });
-        first += rows;
+    let from = first * row_bytes;
+    let at = weight.offset as usize * element + from;
+    let start = at / ALIGN * ALIGN;
+    let room = binding.saturating_sub(at - start) / row_bytes;
+    let left = weight.cut.map_or(usize::MAX, |cut| cut.left(from)) / row_bytes;
+    // A row that fits nowhere is refused where it is bound.
+    let rows = most.min(room).min(left).clamp(1, all - first);
+    Block {
+        first,
+        rows,
+        bytes: start..at + rows * row_bytes,
+        offset: word((at - start) / element),
     }
-    blocks
 }
 
 fn embed(view: &View) -> Vec<Launch> {
