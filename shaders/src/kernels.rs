@@ -97,10 +97,12 @@ macro_rules! products {
 products! {
     PRODUCT_TILED "product_tiled" &[1],
     PRODUCT_DIRECT "product_direct" &[1],
+    PRODUCT_LANES "product_lanes" &[1],
     PRODUCT_FEW "product_few" &[1],
     PRODUCT_NARROW "product_narrow" &[1],
     PAIR_TILED "product_tiled" &[1, 2],
     PAIR_DIRECT "product_direct" &[1, 2],
+    PAIR_LANES "product_lanes" &[1, 2],
     PAIR_FEW "product_few" &[1, 2],
 }
 

@@ -400,6 +400,10 @@ impl Form {
                 either(&kernels::PRODUCT_DIRECT, &kernels::PAIR_DIRECT),
                 Vec::new(),
             ),
+            Way::Lanes => (
+                either(&kernels::PRODUCT_LANES, &kernels::PAIR_LANES),
+                Vec::new(),
+            ),
             Way::Few(rows) => (
                 either(&kernels::PRODUCT_FEW, &kernels::PAIR_FEW),
                 vec![("ROWS", rows)],

@@ -43,6 +43,8 @@ pub enum Way {
     Tiled(Tile),
     /// Straight from the operands.
     Direct,
+    /// As well, each row read by one of eight threads.
+    Lanes,
     /// So many rows, at most 16, bound by reading the weights.
     Few(usize),
     /// So many columns, at most 4, bound by reading the rows.
@@ -76,7 +78,8 @@ const SMALL: Tile = Tile {
 /// The way for a product of this size.
 pub fn way(size: &Size, room: &Room) -> Way {
     let plain = size.items == 1 && size.phases == 1;
-    if plain && size.taps == 1 && size.rows <= FEW {
+    let lanes = room.software && room.subgroups;
+    if plain && size.taps == 1 && size.rows <= if lanes { 1 } else { FEW } {
         // A text for every number would be compiled for every number.
         return Way::Few(match size.rows {
             few @ 0..=4 => few.max(1),
@@ -85,6 +88,9 @@ pub fn way(size: &Size, room: &Room) -> Way {
     }
     if size.columns <= 4 && size.phases == 1 && !size.pair {
         return Way::Narrow(size.columns);
+    }
+    if lanes {
+        return Way::Lanes;
     }
     if room.software {
         return Way::Direct;
@@ -147,6 +153,11 @@ impl Way {
                 word(size.rows.div_ceil(32)),
                 word(size.items * size.phases),
             ],
+            Way::Lanes => [
+                word(columns.div_ceil(32)),
+                word(size.rows.div_ceil(8)),
+                word(size.items * size.phases),
+            ],
             // Four pairs of columns, or columns of a pair of matrices.
             Way::Few(_) => folded(columns.div_ceil(if size.pair { 4 } else { 8 })),
             Way::Narrow(_) => {
@@ -163,7 +174,7 @@ pub fn examples() -> Vec<Way> {
     let split = Tile { splits: 4, ..FLAT };
     let tiles = [LARGE, USUAL, split].map(Way::Tiled);
     let few = [1, 2, 3, 4, 8, 16].map(Way::Few);
-    let others = [Way::Direct, Way::Narrow(2)];
+    let others = [Way::Direct, Way::Lanes, Way::Narrow(2)];
     [&tiles[..], &few[..], &others[..]].concat()
 }
 
