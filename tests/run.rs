@@ -185,6 +185,11 @@ impl Prepared {
         })
     }
 
+    /// Where the result lies.
+    pub fn region(&self) -> &Region {
+        &self.out
+    }
+
     /// The result; an error when something beside it was written.
     pub fn result(&self, backend: &dyn Backend) -> Result<Vec<f64>> {
         let bytes = self.out.bytes();

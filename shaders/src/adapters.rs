@@ -13,6 +13,11 @@ pub struct Adapter {
 }
 
 impl Adapter {
+    /// What wgpu knows it as.
+    pub fn into_raw(self) -> wgpu::Adapter {
+        self.adapter
+    }
+
     /// Whether it computes on the processor: such a device is for tests, and is never taken
     /// without being named.
     pub fn is_software(&self) -> bool {
