@@ -62,6 +62,18 @@ impl Region {
         }
     }
 
+    /// The same part with as much more in front as fills a frame: frames that are known stay frames
+    /// then, and need not be encoded anew to be moved by a part of one.
+    fn on_frames(self) -> Self {
+        let (left, right) = self.pad;
+        let whole = left.next_multiple_of(HOP);
+        Region {
+            pad: (whole, right),
+            end_s: self.end_s + (whole - left) as f64 / SAMPLING_RATE as f64,
+            ..self
+        }
+    }
+
     /// Its frames among `frames`, at least one.
     fn frames(&self, frames: usize) -> Range<usize> {
         let frame = |seconds: f64| (seconds * SAMPLING_RATE as f64 / HOP as f64) as usize;
@@ -160,15 +172,19 @@ impl Engine {
         let mut pcm = self.read_timed(recording, times, watch)?;
         let unpadded = pcm.len() / CHANNELS / HOP;
         let seconds = (pcm.len() / CHANNELS) as f64 / SAMPLING_RATE as f64;
-        let part = row
-            .has_region
-            .then(|| Region::of(&request.repainting, seconds));
+        let part = row.has_region.then(|| {
+            let part = Region::of(&request.repainting, seconds);
+            match recording {
+                Recording::Own(_) => part.on_frames(),
+                _ => part,
+            }
+        });
         if let Some(part) = &part {
             pcm = part.pad(pcm);
         }
         let pad = part.as_ref().map_or(0, |part| part.pad.0);
         let (latents, gain) = match recording {
-            Recording::Own(song) if pad % HOP == 0 => {
+            Recording::Own(song) => {
                 let mut latents = dit.silence(pad / HOP);
                 latents.extend(filled(dit, song.kept.latents.clone(), unpadded));
                 (latents, song.kept.gain)
@@ -328,6 +344,16 @@ mod tests {
         // Never empty, never outside.
         assert_eq!(region(3.0, Some(3.0)).frames(250), 75..76);
         assert_eq!(region(30.0, None).frames(250), 249..250);
+    }
+
+    #[test]
+    fn what_comes_before_known_frames_is_whole_frames() {
+        let part = region(-2.51, Some(3.0)).on_frames();
+        assert_eq!(part.pad, (63 * HOP, 0));
+        assert_eq!((part.start_s, part.end_s), (0.0, 5.52));
+        for part in [region(-2.0, Some(3.0)), region(1.01, Some(12.0))] {
+            assert_eq!(part.clone().on_frames(), part);
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use crate::coerce::{Seed, Texts};
 use crate::fields::RawRequest;
 use engine::song::Task;
-use engine::song::task::TRACK_NAMES;
+use engine::song::task::SourceUse;
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
 
@@ -20,8 +20,8 @@ pub struct TaskArgs {
     /// Recording whose sound to take up
     #[arg(long = "ref", value_name = "FILE")]
     pub reference: Option<PathBuf>,
-    /// Part in seconds that repaint and lego make anew: 10..25, 10.. or ..25; -5.. adds in front,
-    /// an end behind the recording adds behind
+    /// Part in seconds that repaint and lego make anew: 10..25, 10.. or ..25; -5..0 adds five
+    /// seconds in front, an end behind the recording adds behind
     #[arg(long, value_name = "FROM..TO", value_parser = part, allow_hyphen_values = true)]
     pub repaint: Option<Part>,
     /// How freely to repaint: conservative, balanced or aggressive [default: balanced]
@@ -65,7 +65,7 @@ pub struct Part {
 }
 
 fn part(text: &str) -> std::result::Result<Part, String> {
-    const FORM: &str = "it must have the form 10..25, 10.. or ..25";
+    const FORM: &str = "it must have the form 10..25, 10.., ..25 or -5..0";
     let (start, end) = text.split_once("..").ok_or(FORM)?;
     let number = |text: &str| match text.trim() {
         "" => Ok(None),
@@ -95,6 +95,7 @@ impl TaskArgs {
                 "--task {task} needs a recording: name one with --src"
             )));
         }
+        self.check_flags(task)?;
         let file = |flag: &str, path: &Option<PathBuf>| match path {
             None => Ok(None),
             Some(path) if Path::new(path).is_file() => Ok(Some(path.display().to_string())),
@@ -134,20 +135,56 @@ impl TaskArgs {
 }
 
 impl TaskArgs {
+    /// Refuses flags that the task has no use for: most likely `--task` was forgotten.
+    fn check_flags(&self, task: Task) -> Result<()> {
+        let region = "repaint or lego";
+        let tracks = "lego, extract or complete";
+        let takes_source = task.row().source != SourceUse::Nothing;
+        let takes_tracks = matches!(task, Task::Lego | Task::Extract | Task::Complete);
+        let has_region = task.row().has_region;
+        for (flag, is_given, has_use, tasks) in [
+            (
+                "--src",
+                self.src.is_some(),
+                takes_source,
+                "cover or repaint",
+            ),
+            ("--repaint", self.repaint.is_some(), has_region, region),
+            (
+                "--repaint-mode",
+                self.repaint_mode.is_some(),
+                has_region,
+                region,
+            ),
+            (
+                "--repaint-strength",
+                self.repaint_strength.is_some(),
+                has_region,
+                region,
+            ),
+            (
+                "--chunk-mask-mode",
+                self.chunk_mask_mode.is_some(),
+                has_region,
+                region,
+            ),
+            ("--track", self.track.is_some(), takes_tracks, tracks),
+        ] {
+            if is_given && !has_use {
+                return Err(Error::Request(format!(
+                    "{flag} has no effect on --task {task}; leave it out, or choose another task, \
+                     such as {tasks}"
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// The names of `--track`, one or several as the task has it.
     fn tracks(&self, task: Task) -> Result<Vec<String>> {
         let said = self.track.as_deref().unwrap_or_default();
         let names = said.split(',').map(|name| name.trim().to_lowercase());
         let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
-        if let Some(name) = names
-            .iter()
-            .find(|name| !TRACK_NAMES.contains(&name.as_str()))
-        {
-            return Err(Error::Request(format!(
-                "--track {name}: there is no such track; one of {}",
-                TRACK_NAMES.join(", ")
-            )));
-        }
         if names.len() > 1 && task != Task::Complete {
             return Err(Error::Request(format!(
                 "--track {said}: only --task complete takes several tracks; name one"
@@ -172,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn tracks_are_those_that_models_know() {
+    fn several_tracks_are_for_complete_alone() {
         let said = |task, track: &str| {
             let args = TaskArgs {
                 track: Some(track.into()),
@@ -183,17 +220,37 @@ mod tests {
         assert_eq!(said(Task::Lego, " Drums "), Ok(vec!["drums".into()]));
         let both = Ok(vec!["bass".into(), "backing_vocals".into()]);
         assert_eq!(said(Task::Complete, "bass, backing_vocals,"), both);
-        for (task, track, why) in [
-            (Task::Extract, "kazoo", "one of woodwinds, brass"),
-            (Task::Complete, "bass,kazoo", "--track kazoo"),
-            (Task::Lego, "bass,drums", "name one"),
-        ] {
-            let refused = said(task, track);
-            assert!(
-                refused.is_err_and(|e| e.to_string().contains(why)),
-                "{track}"
-            );
-        }
+        assert!(said(Task::Lego, "bass,drums").is_err_and(|e| e.to_string().contains("name one")));
+    }
+
+    #[test]
+    fn flags_of_other_tasks_are_refused() {
+        let refused = |args: TaskArgs| {
+            let mut raw = RawRequest::default();
+            let why = args.apply(&mut raw, true).expect_err("refused").to_string();
+            why.split(" has no effect").next().map(str::to_owned)
+        };
+        let flag = |name: &str| Some(name.to_owned());
+        let src = Some("song.wav".into());
+        let plain = TaskArgs {
+            src,
+            ..TaskArgs::default()
+        };
+        assert_eq!(refused(plain), flag("--src"));
+        let cover = |args| TaskArgs {
+            task: Some(Task::Cover),
+            ..args
+        };
+        let part = cover(TaskArgs {
+            repaint: part("1..2").ok(),
+            ..TaskArgs::default()
+        });
+        assert_eq!(refused(part), flag("--repaint"));
+        let track = cover(TaskArgs {
+            track: Some("drums".into()),
+            ..TaskArgs::default()
+        });
+        assert_eq!(refused(track), flag("--track"));
     }
 
     #[test]
@@ -209,6 +266,7 @@ mod tests {
         );
         assert!(args.apply(&mut raw, true).is_ok());
         let missing = TaskArgs {
+            task: Some(Task::Cover),
             src: Some("nowhere.wav".into()),
             ..TaskArgs::default()
         };

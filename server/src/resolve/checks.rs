@@ -134,7 +134,7 @@ pub fn choice(name: &str, value: &str) -> Result<(), Refusal> {
 }
 
 /// The beginning of a text that a client chose, for messages.
-fn shorten(text: &str) -> String {
+pub(super) fn shorten(text: &str) -> String {
     const LIMIT: usize = 60;
     match text.char_indices().nth(LIMIT) {
         Some((end, _)) => format!("{}...", &text[..end]),

@@ -1,9 +1,10 @@
 //! The task: its instruction, the recordings it works on, the part it makes anew.
 
-use super::ModelFacts;
-use super::checks::Checks;
+use super::checks::{Checks, shorten};
+use super::{Caller, ModelFacts};
 use crate::fields::{RawRequest, Refusal};
 use crate::seeds;
+use engine::song::task::TRACK_NAMES;
 use engine::song::{ChunkMask, Freedom, Recording, Repainting, Retake, SongRequest, Task, Tracks};
 use engine::text::codes::CODES_PER_SECOND;
 use engine::text::prompt;
@@ -23,6 +24,7 @@ pub fn resolve(
 ) -> Result<SongRequest, Refusal> {
     let task: Task = raw.task_type().parse().map_err(Refusal)?;
     note_length(&song, checks);
+    check_tracks(raw, task, checks)?;
     if model.is_turbo && !task.row().suits_turbo {
         let note = format!(
             "{task} was not trained into turbo models such as {}",
@@ -57,17 +59,46 @@ fn note_length(song: &SongRequest, checks: &mut Checks) {
     }
 }
 
+/// Tracks that no model was trained on. The command line refuses them; over HTTP they are asked for
+/// all the same, as upstream does, and noted.
+fn check_tracks(raw: &RawRequest, task: Task, checks: &mut Checks) -> Result<(), Refusal> {
+    let tracks = tracks(raw);
+    let named = match task {
+        Task::Lego | Task::Extract => tracks.name.as_slice(),
+        Task::Complete => &tracks.classes,
+        _ => &[],
+    };
+    for name in named {
+        if TRACK_NAMES.contains(&name.trim().to_lowercase().as_str()) {
+            continue;
+        }
+        let (name, known) = (shorten(name), TRACK_NAMES.join(", "));
+        if checks.caller == Caller::CommandLine {
+            return Err(Refusal(format!(
+                "--track {name}: there is no such track; one of {known}"
+            )));
+        }
+        checks.notes.push(format!(
+            "no model was trained on a track {name:?}, only on {known}"
+        ));
+    }
+    Ok(())
+}
+
+/// The tracks that an instruction may name.
+fn tracks(raw: &RawRequest) -> Tracks {
+    let mut name = raw.track_name().map(|n| n.trim().to_owned());
+    name = name.filter(|n| !n.is_empty());
+    let classes = raw.track_classes().map(|c| c.0).unwrap_or_default();
+    Tracks { name, classes }
+}
+
 /// The client's own instruction, else the task's. The default of plain generation is what clients
 /// send without meaning it.
 fn instruction(raw: &RawRequest, task: Task) -> String {
     let own = raw.instruction();
     match own.trim() {
-        "" | prompt::TEXT2MUSIC => {
-            let name = raw.track_name();
-            let name = name.map(|n| n.trim().to_owned()).filter(|n| !n.is_empty());
-            let classes = raw.track_classes().map(|c| c.0).unwrap_or_default();
-            (task.row().instruction)(&Tracks { name, classes })
-        }
+        "" | prompt::TEXT2MUSIC => (task.row().instruction)(&tracks(raw)),
         text => text.to_owned(),
     }
 }
@@ -79,8 +110,25 @@ fn recording(path: &str) -> Option<Recording> {
     }
 }
 
+/// The end of the part that is made anew, `None` for that of the recording. Clients of the HTTP API
+/// send 0 when they mean nothing by it; on the command line it is where the recording begins.
+fn end_of_part(raw: &RawRequest, checks: &mut Checks) -> Option<f64> {
+    let end = raw.repainting_end?;
+    if end > 0.0 || checks.caller == Caller::CommandLine {
+        return Some(end);
+    }
+    if end == 0.0 && raw.repainting_start() < 0.0 {
+        checks.notes.push(
+            "repainting_end 0 was taken as the end of the audio; to make only what comes before \
+             it, send a small number such as 0.01"
+                .into(),
+        );
+    }
+    None
+}
+
 fn repainting(raw: &RawRequest, checks: &mut Checks) -> Result<Repainting, Refusal> {
-    let end_s = raw.repainting_end.filter(|end| *end > 0.0);
+    let end_s = end_of_part(raw, checks);
     let crossfade = match raw.repaint_latent_crossfade_frames {
         Some(frames) => {
             let name = "repaint_latent_crossfade_frames";
@@ -225,6 +273,49 @@ mod tests {
             (10, Some(0.05 * 0.4))
         );
         assert!(cli(true, json!({"repainting_start": 9, "repainting_end": 9})).is_err());
+    }
+
+    #[test]
+    fn a_part_before_the_recording_ends_where_it_begins() {
+        let body = json!({"repainting_start": -5, "repainting_end": 0});
+        let said = cli(true, body.clone()).unwrap();
+        assert_eq!(said.song.repainting.end_s, Some(0.0));
+        assert!(cli(true, json!({"repainting_start": -5, "repainting_end": -1})).is_err());
+        // Clients send 0 for no end.
+        let sent = http(true, body).unwrap();
+        assert_eq!(sent.song.repainting.end_s, None);
+        assert!(sent.notes[0].contains("0.01"), "{:?}", sent.notes);
+        assert!(
+            http(true, json!({"repainting_end": 0}))
+                .unwrap()
+                .notes
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn tracks_of_no_model_are_noted_or_refused() {
+        for (body, unknown) in [
+            (json!({"task_type": "lego", "track_name": "kazoo"}), 1),
+            (json!({"task_type": "extract", "track_name": " Drums "}), 0),
+            (json!({"task_type": "extract", "track_name": " "}), 0),
+            (
+                json!({"task_type": "complete", "track_classes": ["Bass", "kazoo", "oboe"]}),
+                2,
+            ),
+            // Only what the instruction names counts.
+            (json!({"task_type": "complete", "track_name": "kazoo"}), 0),
+            (json!({"task_type": "cover", "track_name": "kazoo"}), 0),
+        ] {
+            let notes = http(false, body.clone()).unwrap().notes;
+            assert_eq!(notes.len(), unknown, "{body}");
+            assert!(notes.iter().all(|note| note.contains("only on woodwinds")));
+            let said = cli(false, body.clone());
+            match unknown {
+                0 => assert!(said.is_ok(), "{body}"),
+                _ => assert!(said.is_err_and(|no| no.0.starts_with("--track kazoo: "))),
+            }
+        }
     }
 
     #[test]
