@@ -131,6 +131,16 @@ struct Reading<'a> {
     watch: &'a dyn Watch,
 }
 
+/// What is said of a file that no reader takes, with the reason where one had begun.
+fn unknown(error: &symphonia::core::errors::Error) -> String {
+    use symphonia::core::errors::Error::Unsupported;
+    let what = "is not an audio file of a known format";
+    match error {
+        Unsupported(why) if why.contains("no suitable format reader") => what.into(),
+        error => format!("{what} ({error})"),
+    }
+}
+
 impl Reading<'_> {
     fn fault(&self, what: &str) -> Error {
         fault(self.name, what, CONVERT)
@@ -143,7 +153,7 @@ impl Reading<'_> {
         let (format, meta) = (FormatOptions::default(), MetadataOptions::default());
         let mut reader = symphonia::default::get_probe()
             .probe(&Hint::new(), stream, format, meta)
-            .map_err(|e| self.fault(&format!("is not an audio file of a known format ({e})")))?;
+            .map_err(|e| self.fault(&unknown(&e)))?;
         let track = reader
             .default_track(TrackType::Audio)
             .cloned()

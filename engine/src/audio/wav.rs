@@ -4,10 +4,10 @@
 use super::{CHANNELS, Pcm};
 use std::io::{self, Seek, SeekFrom, Write};
 
-/// A sample in 16 bits: full scale is 32767, halves round away from zero, what exceeds the range
-/// is clipped.
+/// A sample in 16 bits: one is 32768, as readers have it, so that the 16 bits of a recording come
+/// back as they were; halves round away from zero, what exceeds the range is clipped.
 pub(super) fn to_i16(x: f32) -> i16 {
-    (x * 32767.0).round().clamp(-32768.0, 32767.0) as i16
+    (x * 32768.0).round().clamp(-32768.0, 32767.0) as i16
 }
 
 /// Writes 16-bit samples.
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn integers_round_half_away_and_clip() {
-        let half = 0.5 / 32767.0;
+        let half = 0.5 / 32768.0;
         let samples = [0.0, half, -half, 1.0, -1.0, 1.5, -1.5, f32::NAN];
         let mut file = Cursor::new(Vec::new());
         write_i16(
@@ -89,7 +89,14 @@ mod tests {
         assert_eq!(reader.spec().sample_rate, 48_000);
         assert_eq!(reader.spec().channels, 2);
         let read: Vec<i16> = reader.samples().map(Result::unwrap).collect();
-        assert_eq!(read, [0, 1, -1, 32767, -32767, 32767, -32768, 0]);
+        assert_eq!(read, [0, 1, -1, 32767, -32768, 32767, -32768, 0]);
+    }
+
+    #[test]
+    fn every_integer_that_is_read_is_written_as_it_was() {
+        for x in i16::MIN..=i16::MAX {
+            assert_eq!(to_i16(f32::from(x) / 32768.0), x);
+        }
     }
 
     #[test]

@@ -64,6 +64,21 @@ pub struct Part {
     end: Option<f64>,
 }
 
+impl Part {
+    /// Whether it is a part at all, of the recording or right before or behind it.
+    fn check(&self) -> Result<()> {
+        let (start, Some(end)) = (self.start.unwrap_or(0.0), self.end) else {
+            return Ok(());
+        };
+        let why = match (end <= start, end < 0.0) {
+            (true, _) => "the end must lie behind the start",
+            (_, true) => "what is added in front ends where the recording begins, at 0, or later",
+            _ => return Ok(()),
+        };
+        Err(Error::Request(format!("--repaint {start}..{end}: {why}")))
+    }
+}
+
 fn part(text: &str) -> std::result::Result<Part, String> {
     const FORM: &str = "it must have the form 10..25, 10.., ..25 or -5..0";
     let (start, end) = text.split_once("..").ok_or(FORM)?;
@@ -108,13 +123,7 @@ impl TaskArgs {
         raw.src_audio_path = file("--src", &self.src)?;
         raw.reference_audio_path = file("--ref", &self.reference)?;
         if let Some(part) = self.repaint {
-            if let (start, Some(end)) = (part.start.unwrap_or(0.0), part.end)
-                && end <= start
-            {
-                return Err(Error::Request(format!(
-                    "--repaint {start}..{end}: the end must lie behind the start"
-                )));
-            }
+            part.check()?;
             raw.repainting_start = part.start;
             raw.repainting_end = part.end;
         }
@@ -206,6 +215,9 @@ mod tests {
         assert_eq!(part("-2..3"), of(Some(-2.0), Some(3.0)));
         assert_eq!(part("..4"), of(None, Some(4.0)));
         assert!(part("10-25").is_err() && part("a..b").is_err());
+        let good = |text: &str| part(text).is_ok_and(|part| part.check().is_ok());
+        assert!(good("-5..0") && good("-5..") && good("..2"));
+        assert!(!good("5..3") && !good("3..3") && !good("..-1") && !good("-5..-2"));
     }
 
     #[test]

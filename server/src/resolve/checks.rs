@@ -98,6 +98,7 @@ pub fn flag(name: &str) -> String {
         "opus_bitrate" | "aac_bitrate" | "mp3_bitrate" => "bitrate",
         "audio_code_string" => "codes",
         "audio_cover_strength" => "cover-strength",
+        "repainting_start" | "repainting_end" => "repaint",
         other => other,
     };
     format!("--{}", short.replace('_', "-"))
