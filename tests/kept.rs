@@ -1,40 +1,20 @@
 //! Songs of our own that are worked on again: the latents kept beside them take the place of an
 //! encoding, as long as they belong to the very file.
 
+use engine::Error;
 use engine::audio::read::{MAX_SECONDS, read};
-use engine::audio::{AudioFormat, Pcm, write};
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::Math;
-use engine::sample::noise::NoiseKind;
+use engine::audio::{AudioFormat, CHANNELS, Pcm, write};
 use engine::song::sidecar::{self, Kept};
 use engine::song::task::SourceUse;
 use engine::song::task::TASKS;
 use engine::song::{
-    Engine, EngineOptions, NoWatch, OwnSong, Recording, Song, SongRequest, Stage, Task, Tracks,
-    Watch,
+    Engine, NoWatch, OwnSong, Recording, Song, SongRequest, Stage, Task, Tracks, Watch,
 };
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use tests::demo::{MODEL, RATE, engine};
 use tests::requests::plain_sampling;
-
-/// An engine over a demonstration tree, which goes with the folder.
-fn engine(dir: &Path) -> Engine {
-    let backend = CpuBackend::new(2, None).expect("the processor opens");
-    let tree = dir.join("demo");
-    engine::weights::demo::demo(&tree).expect("written");
-    Engine::open(EngineOptions {
-        checkpoints: tree,
-        device: Device {
-            backend: Arc::new(backend),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens")
-}
 
 fn request(task: Task, source: Option<Recording>) -> SongRequest {
     let mut request = SongRequest {
@@ -43,7 +23,7 @@ fn request(task: Task, source: Option<Recording>) -> SongRequest {
         instruction: (task.row().instruction)(&Tracks::default()),
         source,
         duration_s: Some(6.0),
-        ..SongRequest::new("acestep-v15-turbo", vec![5], plain_sampling(1))
+        ..SongRequest::new(MODEL, vec![5], plain_sampling(1))
     };
     request.repainting.start_s = 2.0;
     request.repainting.end_s = Some(4.0);
@@ -63,6 +43,27 @@ impl Watch for Encodings {
     fn cancelled(&self) -> bool {
         false
     }
+}
+
+/// Gives up a song once something is to be encoded for it, for that takes its time.
+#[derive(Default)]
+struct UntilEncoded(AtomicBool);
+
+impl Watch for UntilEncoded {
+    fn progress(&self, stage: Stage, _: usize, _: usize) {
+        self.0.fetch_or(stage == Stage::Encode, Ordering::Relaxed);
+    }
+    fn cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Whether something is encoded for a song.
+fn encodes(engine: &mut Engine, request: &SongRequest) -> bool {
+    let watch = UntilEncoded::default();
+    let made = engine.make(request, &watch).map(drop);
+    assert_eq!(made == Err(Error::Cancelled), watch.cancelled());
+    watch.cancelled()
 }
 
 /// Makes a song; also how often the encoder ran.
@@ -126,19 +127,19 @@ fn no_task_encodes_a_song_of_our_own() {
         );
     }
     // The comparison can fail: what is encoded is not quite what was decoded.
+    let second = &song.items[0].pcm[..RATE * CHANNELS];
+    let encoded = engine.encode(second, &NoWatch).expect("encoded");
+    assert_ne!(encoded, song.items[0].latents[..encoded.len()]);
+    // Nor is it kept from other recordings. A reference is heard, and for that it is encoded.
     let mut part = request(Task::Repaint, file(&path));
-    part.seeds = vec![6];
-    let (decoded, _) = make(&mut engine, &part);
+    assert!(!encodes(&mut engine, &part));
+    part.reference = part.source.clone();
+    assert!(encodes(&mut engine, &part));
+    part.reference = None;
     part.source = Some(Recording::Samples(Arc::new(song.items[0].pcm.clone())));
-    let (encoded, encodings) = make(&mut engine, &part);
-    assert!(encodings > 0);
-    assert_ne!(decoded.items[0].latents, encoded.items[0].latents);
-    // A reference is heard, and for that it is encoded.
-    let mut heard = request(Task::Cover, file(&path));
-    heard.reference = heard.source.clone();
-    assert!(make(&mut engine, &heard).1 > 0);
+    assert!(encodes(&mut engine, &part));
     // Its codes are those of what was decoded.
-    let codes = engine.codes_of_audio("acestep-v15-turbo", &path, &NoWatch);
+    let codes = engine.codes_of_audio(MODEL, &path, &NoWatch);
     assert_eq!(codes.expect("codes").len(), 30);
 }
 
@@ -157,36 +158,30 @@ fn what_does_not_belong_to_the_file_is_ignored_and_noted() {
     let (song, path) = first_song(&mut engine, dir.path());
     let kept = sidecar::path_of(&path);
     let whole = std::fs::read(&kept).expect("kept");
-    let noted = |engine: &mut Engine, why: &str| {
-        let (song, encodings) = make(engine, &request(Task::Repaint, file(&path)));
-        assert!(encodings > 0, "{why}");
-        match &song.composed.notes[..] {
-            [note] => assert!(note.contains(why), "{note}"),
-            notes => panic!("{notes:?}"),
-        }
-        // Its seed is not known, so none is avoided.
-        assert_eq!(song.items[0].seed, 5);
-    };
+    let part = request(Task::Repaint, file(&path));
     std::fs::write(&kept, &whole[..whole.len() - 1]).expect("written");
-    noted(&mut engine, "damaged");
+    assert!(encodes(&mut engine, &part), "damaged");
     sidecar::write(&path, &song.items[0], song.frames, "another").expect("kept");
-    noted(&mut engine, "another autoencoder");
-    let mut item = song.items[0].clone();
-    item.latents[70] = f32::NAN;
-    sidecar::write(&path, &item, song.frames, &song.autoencoder).expect("kept");
-    noted(&mut engine, "finite");
+    assert!(encodes(&mut engine, &part), "another autoencoder");
     sidecar::write(&path, &song.items[0], 2 * song.frames, &song.autoencoder).expect("kept");
-    noted(&mut engine, "[300, 32]");
+    assert!(encodes(&mut engine, &part), "another width");
     // The same song, a little louder, under the same name.
     std::fs::write(&kept, &whole).expect("written");
-    item.pcm.iter_mut().for_each(|x| *x *= 1.01);
-    let rate = song.sample_rate;
-    let samples = &item.pcm;
+    assert!(!encodes(&mut engine, &part));
+    let mut louder = song.items[0].pcm.clone();
+    louder.iter_mut().for_each(|x| *x *= 1.01);
+    let (samples, rate) = (&louder, song.sample_rate);
     write(&path, Pcm { samples, rate }, AudioFormat::Wav, None).expect("written");
-    noted(&mut engine, "changed");
+    let (made, encodings) = make(&mut engine, &part);
+    assert!(encodings > 0);
+    match &made.composed.notes[..] {
+        [note] => assert!(note.contains("changed"), "{note}"),
+        notes => panic!("{notes:?}"),
+    }
+    // Its seed is not known, so none is avoided.
+    assert_eq!(made.items[0].seed, 5);
     std::fs::remove_file(&kept).expect("removed");
-    let (song, encodings) = make(&mut engine, &request(Task::Repaint, file(&path)));
-    assert!(encodings > 0 && song.composed.notes.is_empty());
+    assert!(encodes(&mut engine, &part));
 }
 
 #[test]

@@ -5,6 +5,7 @@ pub mod cases;
 pub mod client;
 pub mod conformance;
 pub mod containers;
+pub mod demo;
 pub mod external;
 pub mod fake;
 pub mod model_cases;

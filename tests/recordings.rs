@@ -3,22 +3,13 @@
 
 use engine::audio::CHANNELS;
 use engine::audio::read::{MAX_SECONDS, read};
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::Math;
-use engine::sample::noise::NoiseKind;
 use engine::song::engine::MIN_FRAMES;
 use engine::song::{
-    DescribeRequest, Engine, EngineOptions, Facts, NoWatch, Output, Recording, Repainting,
-    SongRequest, Subject, Task, Tracks,
+    DescribeRequest, Engine, Facts, NoWatch, Recording, Repainting, SongRequest, Subject, Task,
 };
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use tests::demo::{MODEL, RATE, engine};
 use tests::external::{Recorded, decoded, has_programs, run, text};
-use tests::requests::plain_sampling;
-
-const RATE: usize = 48_000;
-const MODEL: &str = "acestep-v15-turbo";
 
 /// A container's ending, how `ffmpeg` is told to write it, and the least likeness to the original.
 const CONTAINERS: [(&str, &[&str], f64); 11] = [
@@ -57,34 +48,8 @@ fn piece(dir: &Path, source: &Path, seconds: &str, ending: &str, how: &[&str]) -
     file
 }
 
-fn engine(dir: &Path) -> Engine {
-    let tree = dir.join("demo");
-    engine::weights::demo::demo(&tree).expect("written");
-    Engine::open(EngineOptions {
-        checkpoints: tree,
-        device: Device {
-            backend: Arc::new(CpuBackend::new(2, None).expect("the processor opens")),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens")
-}
-
 fn request(task: Task, file: &Path) -> SongRequest {
-    SongRequest {
-        caption: "upbeat pop".into(),
-        task,
-        instruction: (task.row().instruction)(&Tracks::default()),
-        source: Some(Recording::File(file.to_path_buf())),
-        // So that what is kept of a recording can be compared sample by sample.
-        output: Output {
-            normalize_db: None,
-            ..Output::default()
-        },
-        ..SongRequest::new(MODEL, vec![5], plain_sampling(2))
-    }
+    tests::demo::request(task, Recording::File(file.to_path_buf()))
 }
 
 /// Cosine of the angle between two recordings, over their common length.
@@ -146,7 +111,7 @@ fn every_container_goes_through_the_tasks() {
     for (ending, how, _) in CONTAINERS {
         // One is long enough that its length is the song's; the others are so short, for the sake
         // of time, that the shortest song there is comes of them.
-        let seconds = if ending == "m4a" { "6.5" } else { "2" };
+        let seconds = if ending == "m4a" { "5.3" } else { "0.8" };
         let file = piece(dir.path(), &source, seconds, ending, how);
         let pcm = read(&file, MAX_SECONDS, &NoWatch).expect("read");
         let frames = pcm.len() / CHANNELS / 1920;
@@ -159,14 +124,14 @@ fn every_container_goes_through_the_tasks() {
         make(&mut engine, &request(Task::Cover, &file));
         let mut part = request(Task::Repaint, &file);
         part.repainting = Repainting {
-            start_s: 0.8,
-            end_s: Some(1.2),
+            start_s: 0.3,
+            end_s: Some(0.5),
             ..Repainting::default()
         };
         let fade = (part.repainting.fade_s().expect("balanced") * RATE as f64) as usize;
         let song = make(&mut engine, &part);
-        let start = (RATE * 4 / 5 - fade) * CHANNELS;
-        let end = (RATE * 6 / 5 + fade) * CHANNELS;
+        let start = (RATE * 3 / 10 - fade) * CHANNELS;
+        let end = (RATE / 2 + fade) * CHANNELS;
         let common = song.len().min(pcm.len());
         assert!(song[..start] == pcm[..start], "{ending}: before");
         assert!(song[end..common] == pcm[end..common], "{ending}: behind");

@@ -3,19 +3,12 @@
 
 use engine::audio::CHANNELS;
 use engine::audio::splice::Splice;
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::Math;
-use engine::sample::noise::NoiseKind;
-use engine::song::{
-    Engine, EngineOptions, NoWatch, Output, Recording, Repainting, SongRequest, Task, Tracks,
-};
+use engine::song::{NoWatch, Recording, Repainting, SongRequest, Task};
 use std::f64::consts::TAU;
 use std::ops::Range;
 use std::sync::Arc;
-use tests::requests::plain_sampling;
+use tests::demo::{RATE, engine, request};
 
-const RATE: usize = 48_000;
 /// Samples of a millisecond.
 const MS: usize = RATE / 1000;
 
@@ -127,43 +120,20 @@ fn energy_and_phase_go_over_gently() {
     }
 }
 
-fn engine(dir: &tempfile::TempDir) -> Engine {
-    let tree = dir.path().join("demo");
-    engine::weights::demo::demo(&tree).expect("written");
-    Engine::open(EngineOptions {
-        checkpoints: tree,
-        device: Device {
-            backend: Arc::new(CpuBackend::new(2, None).expect("the processor opens")),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens")
-}
-
 #[test]
 fn a_repainted_song_has_no_seam() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
+    let mut engine = engine(dir.path());
     let source = Arc::new(tone(6 * RATE, 0.3, 0.0));
     let mut repaint = |fade_s: Option<f64>| {
         let request = SongRequest {
-            caption: "upbeat pop".into(),
-            task: Task::Repaint,
-            instruction: (Task::Repaint.row().instruction)(&Tracks::default()),
-            source: Some(Recording::Samples(source.clone())),
             repainting: Repainting {
                 start_s: 2.0,
                 end_s: Some(3.5),
                 fade_s,
                 ..Repainting::default()
             },
-            output: Output {
-                normalize_db: None,
-                ..Output::default()
-            },
-            ..SongRequest::new("acestep-v15-turbo", vec![5], plain_sampling(2))
+            ..request(Task::Repaint, Recording::Samples(source.clone()))
         };
         let song = engine.make(&request, &NoWatch).expect("a song");
         left(&song.items[0].pcm)

@@ -1,85 +1,57 @@
 //! Tasks on audio over the demonstration tree: what each takes from a recording, what of it stays.
 
 use engine::audio::CHANNELS;
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::Math;
-use engine::sample::noise::NoiseKind;
 use engine::song::task::TASKS;
 use engine::song::{
-    ChunkMask, Engine, EngineOptions, Freedom, NoWatch, Output, Recording, Repainting, Retake,
-    Song, SongRequest, StageTimes, Task, Tracks,
+    ChunkMask, Engine, Freedom, NoWatch, Recording, Repainting, Retake, Song, SongRequest,
+    StageTimes, Task,
 };
 use engine::{Error, Result};
 use std::sync::Arc;
-use tests::requests::plain_sampling;
-
-const RATE: usize = 48_000;
-
-/// An engine over a demonstration tree, which goes with the folder.
-fn engine(dir: &tempfile::TempDir) -> Engine {
-    let backend = CpuBackend::new(2, None).expect("the processor opens");
-    let tree = dir.path().join("demo");
-    engine::weights::demo::demo(&tree).expect("written");
-    Engine::open(EngineOptions {
-        checkpoints: tree,
-        device: Device {
-            backend: Arc::new(backend),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens")
-}
-
-/// A quiet chord of `seconds`, different on both sides.
-fn chord(seconds: f64) -> Arc<Vec<f32>> {
-    let samples = (seconds * RATE as f64) as usize;
-    let tone = |i: usize, hz: f32| (i as f32 / RATE as f32 * hz * std::f32::consts::TAU).sin();
-    let frame = |i: usize| {
-        [
-            0.2 * tone(i, 220.0) + 0.1 * tone(i, 330.0),
-            0.2 * tone(i, 275.0),
-        ]
-    };
-    Arc::new((0..samples).flat_map(frame).collect())
-}
-
-fn request(task: Task, source: &Arc<Vec<f32>>) -> SongRequest {
-    SongRequest {
-        caption: "upbeat pop".into(),
-        task,
-        instruction: (task.row().instruction)(&Tracks::default()),
-        source: Some(Recording::Samples(source.clone())),
-        // So that what is kept of a recording can be compared sample by sample.
-        output: Output {
-            normalize_db: None,
-            ..Output::default()
-        },
-        ..SongRequest::new("acestep-v15-turbo", vec![5], plain_sampling(2))
-    }
-}
+use tests::demo::{RATE, chord, engine, known, latents, request};
 
 fn make(engine: &mut Engine, request: &SongRequest) -> Song {
     engine.make(request, &NoWatch).expect("a song")
 }
 
+/// What is encoded comes where the latents of a song of our own do: the other tests use those.
+#[test]
+fn recordings_are_worked_on_as_their_latents() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut engine = engine(dir.path());
+    let source = chord(1.0);
+    let mut encoded = request(Task::Repaint, Recording::Samples(source.clone()));
+    encoded.repainting.start_s = 0.5;
+    let song = make(&mut engine, &encoded);
+    let Recording::Own(mut own) = known(&source) else {
+        panic!("not our own");
+    };
+    let kept = &mut Arc::get_mut(&mut own).expect("one").kept;
+    kept.latents = engine.encode(&source, &NoWatch).expect("encoded");
+    let given = request(Task::Repaint, Recording::Own(own));
+    let given = SongRequest {
+        repainting: encoded.repainting,
+        ..given
+    };
+    assert_eq!(song.items, make(&mut engine, &given).items);
+    assert!(song.times.encode_s > 0.0);
+}
+
 #[test]
 fn every_task_has_its_way_with_a_recording() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let source = chord(6.0);
+    let mut engine = engine(dir.path());
+    let source = known(&chord(6.0));
     let songs: Vec<Vec<f32>> = TASKS
         .iter()
         .map(|row| {
-            let mut request = request(row.task, &source);
+            let mut request = request(row.task, source.clone());
             request.duration_s = Some(6.0);
             request.repainting.start_s = 2.0;
             request.repainting.end_s = Some(4.0);
-            let song = make(&mut engine, &request);
-            assert_eq!(song.frames, 150, "{}", row.name);
-            song.items[0].latents.clone()
+            let (latents, frames) = latents(&mut engine, &request);
+            assert_eq!(frames, 150, "{}", row.name);
+            latents
         })
         .collect();
     for (i, one) in songs.iter().enumerate() {
@@ -92,35 +64,34 @@ fn every_task_has_its_way_with_a_recording() {
 #[test]
 fn without_a_recording_tasks_that_need_one_fail_and_codes_take_its_place() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let none = chord(6.0);
+    let mut engine = engine(dir.path());
     for row in &TASKS {
-        let mut request = request(row.task, &none);
+        let mut request = request(row.task, known(&chord(6.0)));
         request.source = None;
         request.duration_s = Some(6.0);
-        let made = engine.make(&request, &NoWatch);
         match row.needs_source {
             true => {
+                let made = engine.make(&request, &NoWatch);
                 let wanted = format!("Task '{}' requires source audio", row.name);
                 assert!(made.is_err_and(|e| e.to_string().contains(&wanted)));
             }
-            false => drop(made.expect("a song")),
+            false => assert_eq!(latents(&mut engine, &request).1, 150),
         }
         request.codes = vec![vec![7; 30]];
-        assert_eq!(make(&mut engine, &request).frames, 150, "{}", row.name);
+        assert_eq!(latents(&mut engine, &request).1, 150, "{}", row.name);
     }
 }
 
 #[test]
 fn silent_recordings_are_refused() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let silence = Arc::new(vec![0.0; 6 * RATE * CHANNELS]);
-    let source = engine.make(&request(Task::Cover, &silence), &NoWatch);
-    let mut plain = request(Task::Text2Music, &silence);
+    let mut engine = engine(dir.path());
+    let silence = Recording::Samples(Arc::new(vec![0.0; 6 * RATE * CHANNELS]));
+    let source = engine.make(&request(Task::Cover, silence.clone()), &NoWatch);
+    let mut plain = request(Task::Text2Music, silence);
     plain.duration_s = Some(6.0);
     // Plain generation does not look at a source, but at a reference.
-    make(&mut engine, &plain);
+    latents(&mut engine, &plain);
     plain.reference = plain.source.clone();
     let reference = engine.make(&plain, &NoWatch);
     for refused in [source, reference] {
@@ -135,9 +106,9 @@ fn silent_recordings_are_refused() {
 #[test]
 fn repainting_keeps_every_sample_outside_of_the_fade() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
+    let mut engine = engine(dir.path());
     let source = chord(8.0);
-    let mut part = request(Task::Repaint, &source);
+    let mut part = request(Task::Repaint, known(&source));
     part.repainting = Repainting {
         start_s: 3.0,
         end_s: Some(5.0),
@@ -195,15 +166,22 @@ fn no_seam(pcm: &[f32], source: &[f32], borders: [usize; 4]) {
 #[test]
 fn a_part_outside_of_the_recording_makes_it_longer() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let source = chord(6.0);
-    let mut outside = request(Task::Repaint, &source);
-    outside.repainting.start_s = -1.0;
+    let mut engine = engine(dir.path());
+    // Encoded with what is added, which need not be whole frames.
+    let source = chord(5.2);
+    let mut outside = request(Task::Repaint, Recording::Samples(source.clone()));
+    outside.repainting.start_s = -0.51;
     outside.repainting.end_s = Some(0.5);
     let song = make(&mut engine, &outside);
-    assert_eq!(song.frames, 175);
-    let kept = 2 * RATE * CHANNELS;
-    assert_eq!(song.items[0].pcm[kept..], source[kept - RATE * CHANNELS..]);
+    assert_eq!(song.frames, 142);
+    let (kept, added) = (2 * RATE * CHANNELS, RATE * 51 / 100 * CHANNELS);
+    let whole = song.items[0].pcm.len();
+    assert_eq!(
+        song.items[0].pcm[kept..],
+        source[kept - added..whole - added]
+    );
+    let source = chord(6.0);
+    outside.source = Some(known(&source));
     outside.repainting.start_s = 5.0;
     outside.repainting.end_s = Some(8.0);
     let song = make(&mut engine, &outside);
@@ -217,8 +195,8 @@ fn a_part_outside_of_the_recording_makes_it_longer() {
 #[test]
 fn every_parameter_has_an_effect() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let source = chord(6.0);
+    let mut engine = engine(dir.path());
+    let source = known(&chord(6.0));
     type Change = (&'static str, Task, fn(&mut SongRequest));
     let changes: [Change; 9] = [
         ("cover_strength", Task::Cover, |r| r.cover_strength = 0.5),
@@ -250,16 +228,16 @@ fn every_parameter_has_an_effect() {
         ("part", Task::Lego, |r| r.repainting.end_s = Some(5.0)),
     ];
     for (name, task, change) in changes {
-        let mut before = request(task, &source);
+        let mut before = request(task, source.clone());
         before.repainting.start_s = 2.0;
         before.repainting.end_s = Some(4.0);
         let mut after = before.clone();
         change(&mut after);
-        let [before, after] = [before, after].map(|r| make(&mut engine, &r).items);
-        assert_ne!(before[0].latents, after[0].latents, "{name}");
+        let [before, after] = [before, after].map(|r| latents(&mut engine, &r).0);
+        assert_ne!(before, after, "{name}");
     }
     // The fade is heard, not seen in the latents.
-    let mut faded = request(Task::Repaint, &source);
+    let mut faded = request(Task::Repaint, source);
     faded.repainting.start_s = 2.0;
     faded.repainting.end_s = Some(4.0);
     let before = make(&mut engine, &faded).items;
@@ -272,8 +250,8 @@ fn every_parameter_has_an_effect() {
 #[test]
 fn models_of_stems_are_told_of_the_whole_song() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let mut stem = request(Task::Lego, &chord(1.0));
+    let mut engine = engine(dir.path());
+    let mut stem = request(Task::Lego, known(&chord(1.0)));
     stem.global_caption = "a waltz".into();
     stem.codes = vec![vec![7; 30]];
     stem.cover_strength = 0.5;
@@ -299,8 +277,8 @@ fn models_of_stems_are_told_of_the_whole_song() {
 #[test]
 fn a_song_of_a_batch_is_the_song_alone() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut engine = engine(&dir);
-    let mut both = request(Task::Repaint, &chord(6.0));
+    let mut engine = engine(dir.path());
+    let mut both = request(Task::Repaint, known(&chord(6.0)));
     both.repainting.start_s = 2.0;
     both.seeds = vec![5, 6];
     let batch = make(&mut engine, &both).items;
