@@ -80,8 +80,7 @@ fn a_step_is_one_submission_without_allocation_or_read() {
     let Some(backend) = adapter::open(&Options::default()) else {
         return;
     };
-    let dir = adapter::demo_tree();
-    let tree = dir.path().join("tree");
+    let (_folder, tree) = adapter::demo_tree();
     let steps = 8;
     let plain = plain_sampling(steps);
     let guided = Sampling {

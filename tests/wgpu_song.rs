@@ -1,26 +1,17 @@
 //! Whole stages and a whole song on the WebGPU backend, a software driver in CI.
 
+use engine::backend::Backend;
 use engine::backend::cpu::CpuBackend;
-use engine::backend::{Backend, Device};
 use engine::program::Math;
-use engine::sample::noise::NoiseKind;
-use engine::song::{Engine, EngineOptions, NoWatch, SongRequest};
+use engine::song::NoWatch;
 use server::verify::{Line, Options, verify};
-use shaders::WgpuBackend;
 use std::path::Path;
 use std::sync::Arc;
-use tests::requests::plain_sampling;
+use tests::adapter::{self, signal_to_error};
 
-/// The first device, which must be there where CI is set.
 fn backend() -> Option<Arc<dyn Backend>> {
-    match WgpuBackend::open(0) {
-        Ok(backend) => Some(Arc::new(backend)),
-        Err(error) => {
-            assert!(std::env::var_os("CI").is_none(), "{error}");
-            eprintln!("skipped: no adapter: {error}");
-            None
-        }
-    }
+    let opened = adapter::open(&shaders::Options::of_users())?;
+    Some(Arc::new(opened))
 }
 
 /// Parts of names of golden files, one or more of every network; all of them take minutes on a
@@ -66,41 +57,15 @@ fn every_network_agrees_with_the_reference_tensors() {
     }
 }
 
-/// How far `read` is below `wanted`, in decibels.
-fn signal_to_error(wanted: &[f32], read: &[f32]) -> f64 {
-    assert_eq!(wanted.len(), read.len());
-    let power = |x: f32| f64::from(x) * f64::from(x);
-    let signal: f64 = wanted.iter().map(|x| power(*x)).sum();
-    let error: f64 = wanted.iter().zip(read).map(|(x, y)| power(x - y)).sum();
-    10.0 * (signal / error.max(f64::MIN_POSITIVE)).log10()
-}
-
 #[test]
 fn a_song_is_that_of_the_processor() {
     let Some(gpu) = backend() else { return };
-    let dir = tempfile::tempdir().expect("a folder");
-    let tree = dir.path().join("demo");
-    engine::weights::demo::demo(&tree).expect("written");
+    let (_folder, tree) = adapter::demo_tree();
     let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(2, None).expect("the processor opens"));
     let [cpu, gpu] = [cpu, gpu].map(|backend| {
-        let mut engine = Engine::open(EngineOptions {
-            checkpoints: tree.clone(),
-            device: Device {
-                backend,
-                math: Math::F32,
-            },
-            lm_device: None,
-            noise: NoiseKind::default(),
-        })
-        .expect("the tree opens");
-        let request = SongRequest {
-            caption: "upbeat pop".into(),
-            lyrics: "[verse]\nla la".into(),
-            duration_s: Some(5.2),
-            ..SongRequest::new("acestep-v15-turbo", vec![5], plain_sampling(2))
-        };
-        let mut song = engine.make(&request, &NoWatch).expect("a song");
-        song.items.swap_remove(0)
+        let mut engine = adapter::engine_on(backend, &tree);
+        let song = engine.make(&adapter::short_song(vec![5]), &NoWatch);
+        song.expect("a song").items.swap_remove(0)
     });
     let latents = signal_to_error(&cpu.latents, &gpu.latents);
     assert!(latents > 80.0, "{latents} dB");

@@ -2,7 +2,7 @@
 //! starts, not a crash in its third minute.
 
 use super::engine::{FRAMES_PER_SECOND, MIN_FRAMES};
-use super::render::{TILE, tiles};
+use super::render::{LEAST_TILE, TILE, tiles};
 use crate::backend::Backend;
 use crate::error::{Error, Result};
 use crate::models::config::{DitConfig, VaeConfig};
@@ -56,10 +56,9 @@ impl Fit<'_> {
             guided: job.guided,
             time: TimeFrom::Table(job.steps + 1),
         };
-        let window = tiles(job.frames, TILE, decode_overlap(self.vae))[0]
-            .window
-            .len();
-        let decoder = vae_decoder(self.vae, self.math, window)?;
+        let decoder = self.decoder();
+        let tile = decoder.tile(job.frames)?;
+        let decoder = decoder.program(job.frames, tile)?;
         let keys = dit::cross_kv(self.dit, self.math, velocity.items(), job.rows)?;
         let network = dit::velocity(self.dit, self.math, velocity)?;
         let mut arena = 0;
@@ -68,7 +67,16 @@ impl Fit<'_> {
         }
         let loops = self.loop_bytes(job, at_once) + outputs_bytes(&keys) + constants(&network);
         let tile = outputs_bytes(&decoder);
-        Ok(arena + loops.max(tile) + self.songs_bytes(job) + self.own_weights(&decoder))
+        let weights = own_weights(&decoder, self.math);
+        Ok(arena + loops.max(tile) + self.songs_bytes(job) + weights)
+    }
+
+    fn decoder(&self) -> DecoderFit<'_> {
+        DecoderFit {
+            backend: self.backend,
+            vae: self.vae,
+            math: self.math,
+        }
     }
 
     /// How many items are denoised together in `have` bytes: all, or one after another when only
@@ -139,16 +147,60 @@ impl Fit<'_> {
             2 * self.dit.audio_acoustic_hidden_dim + audio,
         ])
     }
+}
 
-    /// Weights of the decoder: their norms are folded, and a backend packs the result.
-    fn own_weights(&self, decoder: &Program) -> u64 {
-        let elements: usize = decoder
-            .weights()
-            .map(|w| w.shape.iter().product::<usize>())
-            .sum();
-        let bytes = if self.math == Math::F32 { 4 } else { 2 };
-        2 * bytes * elements as u64
+/// The audio decoder on a device, by its sizes alone.
+#[derive(Clone, Copy)]
+pub(super) struct DecoderFit<'a> {
+    /// The device.
+    pub backend: &'a dyn Backend,
+    /// Sizes.
+    pub vae: &'a VaeConfig,
+    /// How products treat their operands.
+    pub math: Math,
+}
+
+impl DecoderFit<'_> {
+    /// Latent frames of the tiles in which a song of `frames` is decoded: [`TILE`], or half of
+    /// that as often as it takes to fit into the device, down to [`LEAST_TILE`]. The song is the
+    /// same; smaller tiles only spend more time on their overlaps.
+    pub fn tile(&self, frames: usize) -> Result<usize> {
+        let mut tile = TILE;
+        while tile > LEAST_TILE && !self.fits(frames, tile)? {
+            tile /= 2;
+        }
+        Ok(tile)
     }
+
+    /// What decodes one tile.
+    pub fn program(&self, frames: usize, tile: usize) -> Result<Program> {
+        let tiles = tiles(frames, tile, decode_overlap(self.vae));
+        vae_decoder(self.vae, self.math, tiles[0].window.len())
+    }
+
+    fn fits(&self, frames: usize, tile: usize) -> Result<bool> {
+        let (program, caps) = (self.program(frames, tile)?, self.backend.caps());
+        let largest = program.vals.iter().map(|v| v.bytes()).max();
+        if largest.is_some_and(|bytes| bytes > caps.piece_bytes) {
+            return Ok(false);
+        }
+        let audio = self.vae.hop() * self.vae.audio_channels;
+        let needs = arena_bytes(self.backend, &program)?
+            + outputs_bytes(&program)
+            + own_weights(&program, self.math)
+            + f32s(&[frames, audio]);
+        Ok(caps.memory_bytes == 0 || needs <= caps.memory_bytes)
+    }
+}
+
+/// Weights of the decoder: their norms are folded, and a backend packs the result.
+fn own_weights(decoder: &Program, math: Math) -> u64 {
+    let elements: usize = decoder
+        .weights()
+        .map(|w| w.shape.iter().product::<usize>())
+        .sum();
+    let bytes = if math == Math::F32 { 4 } else { 2 };
+    2 * bytes * elements as u64
 }
 
 /// Temporaries and scratch spaces of a program.

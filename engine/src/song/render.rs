@@ -6,11 +6,14 @@ use crate::error::{Error, Result};
 use crate::models::config::VaeConfig;
 use crate::models::vae::{decode_overlap, vae_decoder};
 use crate::program::{DType, Math};
+use crate::song::fit::DecoderFit;
 use crate::song::{Stage, Watch};
 use std::ops::Range;
 
 /// Latent frames of a tile: 10 s decode in one piece, and longer songs pay 7 % for the overlap.
 pub const TILE: usize = 256;
+/// Fewest latent frames of a tile on a device with little memory: half of it is overlap.
+pub const LEAST_TILE: usize = 32;
 
 /// The audio decoder on a device.
 #[derive(Clone, Copy)]
@@ -111,9 +114,15 @@ impl Decoder<'_> {
         Ok(pcm)
     }
 
-    /// [`Decoder::decode`] with the tile and overlap of generation.
+    /// [`Decoder::decode`] with the overlap of generation, in tiles that the device has room for.
     pub fn decode_song(&self, latents: &[f32], watch: &dyn Watch) -> Result<Vec<f32>> {
-        self.decode(latents, TILE, decode_overlap(self.config), watch)
+        let fit = DecoderFit {
+            backend: self.backend,
+            vae: self.config,
+            math: self.math,
+        };
+        let tile = fit.tile(latents.len() / self.config.decoder_input_channels)?;
+        self.decode(latents, tile, decode_overlap(self.config), watch)
     }
 }
 
