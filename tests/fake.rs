@@ -234,7 +234,7 @@ impl SongMaker for FakeMaker {
         })
     }
 
-    /// The caption steers: `panic`, `device` and `huge` fail in their ways.
+    /// The caption steers: `panic`, `device` and `lost` fail in their ways.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
         self.0.with(|s| {
             s.order.push(format!("song {}", request.caption));
@@ -245,6 +245,7 @@ impl SongMaker for FakeMaker {
         match request.caption.as_str() {
             "panic" => panic!("asked for by a test"),
             "device" => return Err(Error::Device("the device\nis gone".into())),
+            "lost" => return Err(Error::DeviceLost("the card was lost".into())),
             _ => {}
         }
         watch.progress(Stage::Decode, 1, 1);

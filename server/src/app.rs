@@ -52,6 +52,8 @@ pub struct App {
     loaded: RwLock<Vec<String>>,
     /// The language model.
     lm: RwLock<LmState>,
+    /// Why there is no engine, if something brought it down or kept it from coming up.
+    trouble: RwLock<Option<String>>,
     /// Set once, when the server is to end.
     stopping: AtomicBool,
 }
@@ -92,6 +94,7 @@ impl App {
                 loaded: None,
                 blocked: config.init_llm == InitLlm::Never,
             }),
+            trouble: RwLock::default(),
             stopping: AtomicBool::new(false),
             config,
         })
@@ -125,6 +128,16 @@ impl App {
     /// Changes what is known of the language model.
     pub fn change_lm(&self, change: impl FnOnce(&mut LmState)) {
         change(&mut write(&self.lm));
+    }
+
+    /// Why there is no engine, if something brought it down or kept it from coming up.
+    pub fn trouble(&self) -> Option<String> {
+        read(&self.trouble)
+    }
+
+    /// Says why there is no engine, or that nothing is wrong.
+    pub fn set_trouble(&self, trouble: Option<String>) {
+        *write(&self.trouble) = trouble;
     }
 
     /// Name of the language model in results, also where it did not run.

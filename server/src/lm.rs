@@ -125,7 +125,9 @@ impl LmLoader {
             // That a client's name means nothing is soon found out again, and there is no end of
             // such names.
             let is_typo = asked.is_some() && matches!(error, Error::Missing(_));
-            if *error != Error::Cancelled && !is_typo {
+            // A device that was lost says nothing of the model.
+            let is_passing = matches!(error, Error::Cancelled | Error::DeviceLost(_));
+            if !is_passing && !is_typo {
                 self.failures.insert(key.to_owned(), error.clone());
             }
         }

@@ -13,8 +13,11 @@ use engine::{Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use uuid::Uuid;
+
+/// A device that is lost again within this time is not opened a third time by itself.
+const SOON: Duration = Duration::from_secs(60);
 
 /// State of the engine thread.
 pub struct Worker {
@@ -25,6 +28,8 @@ pub struct Worker {
     is_ready: bool,
     /// Why the models could not be loaded; every later job fails with it.
     failure: Option<Error>,
+    /// When the device was lost last.
+    lost: Option<Instant>,
     lm: LmLoader,
     finish: SyncSender<Finished>,
 }
@@ -38,6 +43,7 @@ impl Worker {
             maker: None,
             is_ready: false,
             failure: None,
+            lost: None,
             lm: LmLoader::default(),
             finish,
         }
@@ -132,22 +138,39 @@ impl Worker {
         }
     }
 
-    /// Works with the engine. A panic costs the work and the engine, not the server.
+    /// Works with the engine. A panic or the loss of the device costs the work and the engine, not
+    /// the server.
     fn guarded<T>(&mut self, work: impl FnOnce(&mut dyn SongMaker) -> Result<T>) -> Result<T> {
         let (maker, open) = (&mut self.maker, &mut self.open);
         let worked = catch_unwind(AssertUnwindSafe(|| match maker {
             Some(maker) => work(&mut **maker),
             none => work(&mut **none.insert(open()?)),
         }));
-        worked.unwrap_or_else(|_| {
-            self.maker = None;
-            self.is_ready = false;
-            self.app.set_loaded(Vec::new());
-            self.app.change_lm(|state| state.loaded = None);
-            Err(Error::Bug(
+        let worked = worked.unwrap_or_else(|_| {
+            let error = Error::Bug(
                 "the engine stopped unexpectedly; it starts anew for the next job".into(),
-            ))
-        })
+            );
+            self.down(&error);
+            Err(error)
+        });
+        if let Err(error @ Error::DeviceLost(_)) = &worked {
+            self.down(error);
+            let again = self.lost.replace(Instant::now());
+            if again.is_some_and(|before| before.elapsed() < SOON) {
+                self.failure = Some(error.clone());
+            }
+        }
+        worked
+    }
+
+    /// Lets go of the engine and of everything on its device.
+    fn down(&mut self, why: &Error) {
+        tracing::error!("the engine is down: {why}");
+        self.maker = None;
+        self.is_ready = false;
+        self.app.set_loaded(Vec::new());
+        self.app.change_lm(|state| state.loaded = None);
+        self.app.set_trouble(Some(why.to_string()));
     }
 
     /// Sees to it that an engine with the primary model is there. Failures are remembered, so
@@ -168,10 +191,15 @@ impl Worker {
         });
         self.lm = lm;
         match &loaded {
-            Ok(()) => self.is_ready = true,
-            Err(Error::Cancelled) => {}
+            Ok(()) => {
+                self.is_ready = true;
+                app.set_trouble(None);
+            }
+            // The loss of a device is passing, unless it comes again soon.
+            Err(Error::Cancelled | Error::DeviceLost(_)) => {}
             Err(error) => {
                 tracing::error!("loading {} failed: {error}", app.slots().primary());
+                app.set_trouble(Some(error.to_string()));
                 self.failure = Some(error.clone());
             }
         }
@@ -242,6 +270,7 @@ impl Worker {
             .any(|name| name == app.slots().primary())
         {
             self.failure = None;
+            app.set_trouble(None);
         }
         done.inspect_err(|error| tracing::error!("Model initialization failed: {error}"))?;
         Ok(())

@@ -33,10 +33,12 @@ impl Disk {
         // named after it; its checksum was right, so it is whole, and wgpu checks that it is of this
         // device and version of the driver.
         let cache = unsafe { device.create_pipeline_cache(&descriptor) };
+        // A file that the driver does not know leaves the cache empty.
+        let known = cache.get_data().filter(|_| data.is_some());
         Some(Disk {
             cache,
             file,
-            saved: Mutex::new(data.map_or(0, |d| d.len())),
+            saved: Mutex::new(known.map_or(0, |d| d.len())),
         })
     }
 

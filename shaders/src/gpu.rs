@@ -5,8 +5,8 @@ use crate::options::Options;
 use crate::resolve::Limits;
 use crate::usage::{Counted, Usage};
 use engine::{Error, Result};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 /// Bytes of parameters that every shader may have.
 pub const PARAMETER_BYTES: u32 = 64;
@@ -17,10 +17,14 @@ pub const WORKGROUP_BYTES: u32 = 16 << 10;
 /// Threads of the largest workgroup.
 pub const THREADS: u32 = 256;
 
+/// How long after a fault we wait to be told that the device is gone.
+const LOSS_IS_TOLD: Duration = Duration::from_secs(1);
+
 /// What happened on the device since somebody looked.
 #[derive(Default)]
 struct Faults {
-    lost: AtomicBool,
+    /// What the driver says of the loss of the device.
+    lost: OnceLock<String>,
     text: Mutex<Option<String>>,
 }
 
@@ -29,6 +33,11 @@ impl Faults {
         let mut kept = self.text.lock().unwrap_or_else(PoisonError::into_inner);
         // The first fault is the cause of the others.
         kept.get_or_insert(text);
+    }
+
+    fn take(&self) -> Option<String> {
+        let mut kept = self.text.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.take()
     }
 }
 
@@ -107,8 +116,8 @@ impl Gpu {
         device.on_uncaptured_error(Arc::new(move |e: wgpu::Error| noted.note(e.to_string())));
         let noted = faults.clone();
         device.set_device_lost_callback(move |_, text| {
-            noted.lost.store(true, Ordering::Release);
-            noted.note(text);
+            // Told twice it is the same loss.
+            let _ = noted.lost.set(text);
         });
         let of_device = Limits::of(&limits);
         Ok(Gpu {
@@ -134,17 +143,22 @@ impl Gpu {
     /// # Errors
     /// [`Error::DeviceLost`] for ever once the device is gone, [`Error::Device`] for other faults.
     pub fn check(&self) -> Result<()> {
-        let mut kept = self.faults.text.lock();
-        let text = match &mut kept {
-            Ok(text) => text.take(),
-            Err(poisoned) => poisoned.get_mut().take(),
-        };
-        if self.faults.lost.load(Ordering::Acquire) {
-            let why = text.map(|t| format!(" ({t})")).unwrap_or_default();
+        let text = self.faults.take();
+        if text.is_some() && self.faults.lost.get().is_none() {
+            // What fails on a device that is gone may be told before that it is gone.
+            let soon = wgpu::PollType::Wait {
+                submission_index: None,
+                timeout: Some(LOSS_IS_TOLD),
+            };
+            // Whatever it returns, the loss is told by its callback.
+            let _ = self.device.poll(soon);
+        }
+        if let Some(why) = self.faults.lost.get() {
             return Err(Error::DeviceLost(format!(
-                "{} was lost{why}: its driver was reset or updated, or the card removed; the next \
+                "{} was lost ({}): its driver was reset or updated, or the card removed; the next \
                  job opens it anew",
-                self.name
+                self.name,
+                why.trim_end_matches('.')
             )));
         }
         match text {

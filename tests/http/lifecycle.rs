@@ -4,7 +4,7 @@ use engine::Error;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tests::client::{connect, finished, get, items, query, release, wait};
+use tests::client::{connect, finished, get, items, post, query, release, wait};
 use tests::fake::{Fake, Steering};
 
 const EAGER: &[(&str, &str)] = &[("ACESTEP_NO_INIT", "false")];
@@ -95,6 +95,38 @@ fn a_panic_brings_up_a_new_engine() {
         1
     );
     assert_eq!(fake.steering.loads(), 2);
+}
+
+#[test]
+fn a_lost_device_is_opened_anew_once() {
+    let fake = Fake::start(&[]);
+    let lose = || {
+        let lost = finished(fake.addr, &release(fake.addr, &json!({"prompt": "lost"})));
+        assert_eq!(items(&lost)[0]["error"], "the card was lost");
+        let health = get(fake.addr, "/health").data();
+        assert_eq!(
+            (&health["status"], &health["models_initialized"]),
+            (&json!("ok"), &json!(false))
+        );
+        assert_eq!(health["error"], "the card was lost");
+    };
+    let song = || finished(fake.addr, &release(fake.addr, &json!({})));
+    lose();
+    assert_eq!(song()["status"], 1);
+    assert_eq!(fake.steering.loads(), 2);
+    let health = get(fake.addr, "/health").data();
+    assert_eq!(
+        (&health["models_initialized"], health.get("error")),
+        (&json!(true), None)
+    );
+    // Again within a minute: somebody has to look at the machine first.
+    lose();
+    assert_eq!(items(&song())[0]["error"], "the card was lost");
+    assert_eq!(fake.steering.loads(), 2);
+    let init = json!({"slot": 1});
+    assert_eq!(post(fake.addr, "/v1/init", &init).status, 200);
+    assert_eq!(get(fake.addr, "/health").data().get("error"), None);
+    assert_eq!(song()["status"], 1);
 }
 
 #[test]

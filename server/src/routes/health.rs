@@ -6,7 +6,7 @@ use serde_json::json;
 
 pub fn answer(app: &App) -> Reply {
     let lm = app.lm();
-    success(json!({
+    let mut health = json!({
         "status": "ok",
         "service": "ACE-Step API",
         "version": "1.0",
@@ -14,5 +14,9 @@ pub fn answer(app: &App) -> Reply {
         "llm_initialized": lm.loaded.is_some(),
         "loaded_model": app.slots().primary(),
         "loaded_lm_model": lm.loaded,
-    }))
+    });
+    if let Some(trouble) = app.trouble() {
+        health["error"] = trouble.into();
+    }
+    success(health)
 }
