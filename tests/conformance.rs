@@ -251,6 +251,20 @@ fn attention() -> Vec<Case> {
         (2, 300, 300, 2, 2, 64, Mask::Window(7), true),
         (1, 20, 20, 2, 1, 128, Mask::Window(0), false),
         (1, 30, 30, 2, 1, 128, Mask::Window(1000), false),
+        // Around the edges of tiles of 32 and 64 queries and of 64 keys.
+        (1, 32, 64, 2, 1, 128, Mask::Full, false),
+        (2, 65, 65, 2, 2, 128, Mask::Full, true),
+        (1, 64, 64, 2, 1, 128, Mask::Causal, false),
+        (3, 33, 129, 2, 1, 128, Mask::Causal, true),
+        (1, 19, 63, 16, 8, 128, Mask::Causal, false),
+        (1, 200, 200, 2, 1, 128, Mask::Window(33), false),
+        (2, 129, 129, 2, 2, 128, Mask::Window(64), true),
+        // Few queries against blocks of 128 keys.
+        (1, 1, 1, 2, 1, 128, Mask::Causal, false),
+        (2, 1, 129, 16, 8, 128, Mask::Causal, true),
+        (1, 16, 128, 4, 2, 128, Mask::Full, false),
+        (4, 16, 260, 8, 2, 128, Mask::Causal, true),
+        (2, 5, 300, 6, 2, 128, Mask::Full, true),
     ];
     for (b, t, s, h, g, d, mask, lengths) in sizes {
         let (q, kv): ([usize; 4], [usize; 4]) = ([b, t, h, d], [b, s, g, d]);

@@ -26,17 +26,18 @@ fn other_devices() -> [Options; 3] {
         without_subgroups: true,
         ..Options::default()
     };
-    let hardware = Options {
+    let small = Options {
         as_hardware: true,
+        workgroup_bytes: Some(16 << 10),
         ..Options::default()
     };
-    let poor = Options {
+    let large = Options {
+        as_hardware: true,
         without_subgroups: true,
-        workgroup_bytes: Some(16 << 10),
         busy: Some(2),
-        ..hardware.clone()
+        ..Options::default()
     };
-    [plain, hardware, poor]
+    [plain, small, large]
 }
 
 /// Whether devices differ in how they compute it.
@@ -47,7 +48,10 @@ fn has_ways(case: &Case) -> bool {
         DType::BF16 => case.math == Math::F32,
         DType::F32 | DType::I32 => false,
     };
-    let norm = matches!(case.op, Op::RmsNorm { .. } | Op::RmsNormModulate { .. });
+    let norm = matches!(
+        case.op,
+        Op::RmsNorm { .. } | Op::RmsNormModulate { .. } | Op::Rope | Op::NormRope { .. }
+    );
     norm || case.has_products() && !once
 }
 

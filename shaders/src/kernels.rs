@@ -27,6 +27,7 @@ pub struct Piece {
 const COMMON: &str = include_str!("../wgsl/common.wgsl");
 const FRAME: &str = include_str!("../wgsl/elementwise.wgsl");
 const PRODUCT: &str = include_str!("../wgsl/product.wgsl");
+const HEADS_OF_128: &str = include_str!("../wgsl/attention/frame.wgsl");
 
 macro_rules! elementwise {
     ($($id:ident $name:literal),* $(,)?) => {
@@ -71,8 +72,11 @@ shaders! {
     FSQ_DECODE "fsq_decode" 2 &[],
     RMS_NORM "rms_norm" 5 &[],
     ROPE "rope" 5 &[],
+    RMS_NORM_QUADS "rms_norm_quads" 5 &[],
+    ROPE_HEADS "rope_heads" 5 &[],
     ATTENTION "attention" 5 &[],
     ATTENTION_WEIGHTS "attention_weights" 4 &[],
+    ATTENTION_MERGE "attention_merge" 3 &[],
     APG "apg" 5 &[],
     ADG "adg" 5 &[],
     ADG_RENORM "adg_renorm" 4 &[],
@@ -106,6 +110,24 @@ products! {
     PAIR_FEW "product_few" &[1, 2],
 }
 
+macro_rules! attentions {
+    ($($id:ident $name:literal),* $(,)?) => {
+        $(
+            #[doc = concat!("`", $name, ".wgsl`, completed by `attention/keys_*` and `eights/*`.")]
+            pub static $id: Shader = Shader {
+                name: $name,
+                text: &[HEADS_OF_128, include_str!(concat!("../wgsl/", $name, ".wgsl"))],
+                bindings: 5,
+                weights: &[],
+            };
+        )*
+    };
+}
+
+attentions! {
+    ATTENTION_TILED "attention_tiled", ATTENTION_FEW "attention_few",
+}
+
 macro_rules! pieces {
     ($($id:ident $name:literal),* $(,)?) => {
         $(
@@ -122,6 +144,8 @@ pieces! {
     QUADS "product/quads", WORDS "product/words", PIECES "product/pieces",
     PIECES_OF_WORDS "product/pieces_of_words", SINGLE "product/single", PAIR "product/pair",
     OUT_QUADS "product/out_quads", OUT_WORDS "product/out_words",
+    KEYS_F32 "attention/keys_f32", KEYS_BF16 "attention/keys_bf16",
+    EIGHTS_IN_MEMORY "eights/memory", EIGHTS_BY_SUBGROUP "eights/subgroup",
     SUMS_IN_MEMORY "sums/memory", SUMS_BY_SUBGROUP "sums/subgroup",
 }
 

@@ -1,6 +1,6 @@
 //! Attention.
 
-use super::{Launch, Operand, View, folded, switch, word};
+use super::{Launch, Operand, View, folded, heads, switch, word};
 use crate::kernels::{ATTENTION, ATTENTION_WEIGHTS, Const, Variant};
 use engine::program::{DType, Mask};
 use engine::{Error, Result};
@@ -28,6 +28,9 @@ impl Block {
 }
 
 pub fn launches(view: &View, mask: Mask) -> Result<Vec<Launch>> {
+    if let Some(launches) = heads::launches(view, mask) {
+        return Ok(launches);
+    }
     let (q, k) = (view.ins[0], view.ins[1]);
     let [b, t, h, d] = [q.shape[0], q.shape[1], q.shape[2], q.shape[3]];
     let block = Block::fitting(d, view.room.workgroup).ok_or_else(|| {
@@ -96,9 +99,9 @@ pub fn weights(view: &View, mask: Mask, heads: &[usize]) -> Launch {
 }
 
 /// Causal, window, lengths, keys and values in bf16, rounded operands.
-type Flags = [bool; 5];
+pub(super) type Flags = [bool; 5];
 
-fn flags(view: &View, mask: Mask, lengths: bool) -> Flags {
+pub(super) fn flags(view: &View, mask: Mask, lengths: bool) -> Flags {
     [
         mask == Mask::Causal,
         matches!(mask, Mask::Window(_)),
@@ -109,7 +112,7 @@ fn flags(view: &View, mask: Mask, lengths: bool) -> Flags {
 }
 
 /// The window as a parameter: large enough to hide nothing, small enough not to overflow sums.
-fn window(mask: Mask) -> u32 {
+pub(super) fn window(mask: Mask) -> u32 {
     match mask {
         Mask::Window(n) => word(n.min(1 << 30)),
         Mask::Full | Mask::Causal => 0,

@@ -3,6 +3,7 @@
 
 mod attention;
 mod elementwise;
+mod heads;
 mod moving;
 pub use moving::copy;
 mod norms;
@@ -209,6 +210,7 @@ fn part_scratch(part: &Part, room: &Room) -> usize {
         Op::SnakeConv1d { .. } | Op::SnakeConvTranspose1d { .. } => {
             floats(shape(0).iter().product())
         }
+        Op::Attention { mask } => floats(heads::left_elements(room, *mask, shape(0), shape(1))),
         Op::Linear => floats(products::share_elements(part, room)),
         Op::Dcw { dcw, .. } => floats(sampling::band_elements(dcw, shape(0))),
         _ => 0,
@@ -223,6 +225,7 @@ pub fn all_variants() -> Vec<Variant> {
     all.extend(tokens::variants());
     all.extend(products::variants());
     all.extend(attention::variants());
+    all.extend(heads::variants());
     all.extend(norms::variants());
     all.extend(sampling::variants());
     all
