@@ -131,7 +131,7 @@ fn memory(
 
 fn row(name: &str, program: &Program) {
     const ALIGN: usize = 64;
-    let planned = plan(program, ALIGN, &|_| false, &|_| 0);
+    let planned = plan(program, ALIGN, usize::MAX, &|_| false, &|_| 0);
     let unplanned: usize = program
         .steps
         .iter()
