@@ -137,6 +137,48 @@ pub fn send(
     exchange(addr, &[head.as_bytes(), body].concat())
 }
 
+/// A request whose answer is a stream of events: status, and the data of each.
+pub fn events(addr: SocketAddr, method: &str, path: &str, body: &[u8]) -> (Answer, Vec<String>) {
+    let mut stream = connect(addr);
+    let head = format!(
+        "{method} {path} HTTP/1.1\r\nHost: {addr}\r\nConnection: close\r\nContent-Type: \
+         application/json\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream
+        .write_all(&[head.as_bytes(), body].concat())
+        .expect("the request is taken");
+    let mut answer = receive(&mut stream, true);
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the whole stream");
+    answer.body = match answer.header("transfer-encoding") {
+        Some("chunked") => unchunked(&rest),
+        _ => rest,
+    };
+    let text = answer.text();
+    let data = text.split("\n\n").filter_map(|e| e.strip_prefix("data: "));
+    let data = data.map(str::to_owned).collect();
+    (answer, data)
+}
+
+/// A body without the lengths of its chunks.
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    loop {
+        let end = bytes
+            .windows(2)
+            .position(|w| w == b"\r\n")
+            .expect("the length of a chunk");
+        let length = std::str::from_utf8(&bytes[..end]).expect("a number");
+        let length = usize::from_str_radix(length, 16).expect("a number");
+        if length == 0 {
+            return body;
+        }
+        body.extend_from_slice(&bytes[end + 2..end + 2 + length]);
+        bytes = &bytes[end + 4 + length..];
+    }
+}
+
 /// GET without headers.
 pub fn get(addr: SocketAddr, path: &str) -> Answer {
     send(addr, "GET", path, &[], &[])

@@ -158,6 +158,14 @@ impl SongMaker for FakeMaker {
         self.0.with(|s| s.unloaded.push(model.to_owned()));
     }
 
+    fn unload_all(&mut self) {
+        self.0.with(|s| s.unloaded.push("all".to_owned()));
+    }
+
+    fn unload_lm(&mut self) {
+        self.0.with(|s| s.unloaded.push("lm".to_owned()));
+    }
+
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
         self.0.with(|s| s.lm_loads.push(name.map(str::to_owned)));
         self.0.wait_while(watch, |s| s.load_held)?;
@@ -288,7 +296,7 @@ pub struct Fake {
     pub steering: Arc<Steering>,
     /// Where it listens.
     pub addr: SocketAddr,
-    dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
     server: Option<Server>,
 }
 
@@ -301,6 +309,15 @@ impl Fake {
     /// As [`Fake::start`], with a steering that is set up already.
     pub fn start_with(variables: &[(&str, &str)], steering: Arc<Steering>) -> Result<Self> {
         let dir = tempfile::tempdir().expect("a directory for the test");
+        Fake::start_in(variables, steering, Arc::new(dir))
+    }
+
+    /// As [`Fake::start_with`], in the directory of a server that has ended.
+    pub fn start_in(
+        variables: &[(&str, &str)],
+        steering: Arc<Steering>,
+        dir: Arc<tempfile::TempDir>,
+    ) -> Result<Self> {
         let checkpoints = dir.path().join("checkpoints");
         for (name, like) in [("acestep-v15-base", "base"), ("acestep-v15-turbo", "turbo")] {
             let source = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -342,6 +359,11 @@ impl Fake {
     pub fn audio_dir(&self) -> PathBuf {
         let dir = self.data_dir().join("tmp/api_audio");
         dir.canonicalize().expect("made at start")
+    }
+
+    /// Where everything of this server lies; it stays until this is dropped.
+    pub fn dir(&self) -> Arc<tempfile::TempDir> {
+        self.dir.clone()
     }
 
     /// Ends the server; how long it took.

@@ -3,12 +3,13 @@
 use crate::budget::{Budget, IN_FLIGHT};
 use crate::calls::Call;
 use crate::config::Config;
-use crate::jobs::{Averages, Job, JobStore, MemoryStore};
+use crate::jobs::{Averages, CANCELLED, Job, JobStore};
 use crate::lm::{InitLlm, LmState};
 use crate::multipart::Upload;
 use crate::queue::Queue;
 use crate::resolve::Resolved;
 use crate::slots::Slots;
+use crate::store::{SqliteStore, Unfinished};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
@@ -24,6 +25,17 @@ pub struct Ticket {
     pub resolved: Resolved,
     /// Files that came with the request; they go with the job.
     pub uploads: Vec<Upload>,
+}
+
+impl Ticket {
+    /// Lets go of a job that the next process goes on with: its files stay.
+    pub fn leave(self) {
+        for upload in self.uploads {
+            if let Err(error) = upload.path.keep() {
+                tracing::warn!("an upload of job {} was not kept: {error}", self.id);
+            }
+        }
+    }
 }
 
 /// Shared state. Locks are held for microseconds and never across an await.
@@ -59,8 +71,9 @@ pub struct App {
 }
 
 impl App {
-    /// The state of a server that has just started. Makes the folder for results.
-    pub fn new(config: Config) -> engine::Result<Self> {
+    /// The state of a server that has just started, and the jobs that the server before it did not
+    /// end. Makes the folders for results and uploads.
+    pub fn new(config: Config) -> engine::Result<(Self, Vec<Unfinished>)> {
         let audio_dir = config.audio_dir();
         let failed = |e: std::io::Error| {
             engine::Error::Output(format!(
@@ -71,6 +84,11 @@ impl App {
         };
         std::fs::create_dir_all(&audio_dir).map_err(failed)?;
         let real_audio_dir = audio_dir.canonicalize().map_err(failed)?;
+        let upload_dir = config.tmp_dir.join("uploads");
+        std::fs::create_dir_all(&upload_dir).map_err(failed)?;
+        let upload_dir = upload_dir.canonicalize().map_err(failed)?;
+        let file = config.tmp_dir.join("jobs.sqlite3");
+        let (jobs, unfinished) = SqliteStore::open(&file, config.retention)?;
         // The folder for results lies within the temporary folder.
         let roots = [std::env::temp_dir(), config.tmp_dir.clone()];
         let source_roots = roots
@@ -78,13 +96,13 @@ impl App {
             .chain(&config.allowed_audio_dirs)
             .filter_map(|dir| dir.canonicalize().ok())
             .collect();
-        Ok(App {
+        let app = App {
             audio_dir: real_audio_dir,
-            upload_dir: config.tmp_dir.clone(),
+            upload_dir,
             source_roots,
             decoding: Mutex::new(()),
             budget: Budget::new(IN_FLIGHT),
-            jobs: Arc::new(MemoryStore::default()),
+            jobs: Arc::new(jobs),
             queue: Queue::new(config.queue_maxsize),
             averages: Averages::new(config.avg_job_seconds, config.avg_window),
             slots: RwLock::new(config.models.clone()),
@@ -97,7 +115,8 @@ impl App {
             trouble: RwLock::default(),
             stopping: AtomicBool::new(false),
             config,
-        })
+        };
+        Ok((app, unfinished))
     }
 
     /// Names of the models to have, as they are now.
@@ -145,11 +164,38 @@ impl App {
         self.lm().shown()
     }
 
-    /// Fails a job with a reason, in the store and in the log.
+    /// Fails a job with a reason, in the store and in the log; nothing happens to one that has
+    /// ended.
     pub fn fail(&self, id: Uuid, reason: &str) {
-        tracing::warn!("job {id} failed: {reason}");
-        self.jobs
-            .update(id, &mut |job: &mut Job| job.fail(reason, SystemTime::now()));
+        let fail = &mut |job: &mut Job| job.fail(reason, SystemTime::now());
+        if self.jobs.update(id, fail) {
+            tracing::warn!("job {id} failed: {reason}");
+        }
+    }
+
+    /// Whether a job has ended, or is not known any more.
+    pub fn has_ended(&self, id: Uuid) -> bool {
+        self.jobs.get(id).is_none_or(|job| job.state.is_finished())
+    }
+
+    /// Ends a job whether it waits or runs; one that runs stops at its next step. `false` when it
+    /// has ended already or is not known.
+    pub fn cancel(&self, id: Uuid) -> bool {
+        let ended = self
+            .jobs
+            .update(id, &mut |job| job.fail(CANCELLED, SystemTime::now()));
+        // Its files go with it.
+        drop(self.queue.take(|ticket| ticket.id == id));
+        if ended {
+            tracing::info!("job {id} was cancelled");
+        }
+        ended
+    }
+
+    /// Ends every job that waits or runs; which these were.
+    pub fn cancel_all(&self) -> Vec<Uuid> {
+        let all = self.jobs.unfinished();
+        all.into_iter().filter(|id| self.cancel(*id)).collect()
     }
 
     /// Whether the server is about to end; running jobs stop at their next step.
@@ -157,12 +203,11 @@ impl App {
         self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Lets the running job stop, drops the waiting ones and takes no more.
+    /// Lets the running job stop and takes no more; what waits is left for the next start.
     pub fn stop(&self) {
         self.stopping.store(true, Ordering::Relaxed);
-        for ticket in self.queue.close() {
-            self.fail(ticket.id, "the server was stopped before the job began");
-        }
+        self.queue.close().into_iter().for_each(Ticket::leave);
+        self.jobs.flush();
     }
 }
 

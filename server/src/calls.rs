@@ -18,6 +18,19 @@ pub enum Call {
     Describe(Box<DescribeRequest>, Answer<Description>),
     /// Models are exchanged.
     Init(Init, Answer<()>),
+    /// What is missing is loaded; the answer are the names of what was.
+    Reinitialize(Answer<Vec<String>>),
+    /// Models are forgotten.
+    Unload(Unload, Answer<()>),
+}
+
+/// Which models are forgotten.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unload {
+    /// The diffusion models.
+    pub dit: bool,
+    /// The language model.
+    pub lm: bool,
 }
 
 /// Which models take the place of which.
@@ -58,7 +71,8 @@ impl Call {
     pub fn is_abandoned(&self) -> bool {
         match self {
             Call::Describe(_, answer) => answer.is_closed(),
-            Call::Init(_, answer) => answer.is_closed(),
+            Call::Init(_, answer) | Call::Unload(_, answer) => answer.is_closed(),
+            Call::Reinitialize(answer) => answer.is_closed(),
         }
     }
 }

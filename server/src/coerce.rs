@@ -58,6 +58,9 @@ pub trait Coerce: Sized {
 
     /// `Ok(None)`: reads as not given. `Err`: a sentence that goes behind the field's name.
     fn coerce(value: &Value) -> Result<Option<Self>, &'static str>;
+
+    /// The value that reads as this one.
+    fn to_json(&self) -> Value;
 }
 
 /// The text of a value, as Python's `str` writes the simple ones.
@@ -76,6 +79,10 @@ impl Coerce for Text {
 
     fn coerce(value: &Value) -> Result<Option<Self>, &'static str> {
         Ok(Some(text_of(value)))
+    }
+
+    fn to_json(&self) -> Value {
+        Value::String(self.clone())
     }
 }
 
@@ -98,6 +105,10 @@ impl Coerce for Int {
             _ => None,
         })
     }
+
+    fn to_json(&self) -> Value {
+        Value::from(*self)
+    }
 }
 
 impl Coerce for Float {
@@ -111,6 +122,10 @@ impl Coerce for Float {
             _ => None,
         };
         Ok(number.filter(|x: &f64| x.is_finite()))
+    }
+
+    fn to_json(&self) -> Value {
+        Value::from(*self)
     }
 }
 
@@ -129,6 +144,10 @@ impl Coerce for Bool {
             text.as_str(),
             "1" | "true" | "yes" | "y" | "on"
         )))
+    }
+
+    fn to_json(&self) -> Value {
+        Value::from(*self)
     }
 }
 
@@ -153,6 +172,10 @@ impl Coerce for Texts {
             .map(|t| Some(Texts(t)))
             .ok_or("must hold strings only")
     }
+
+    fn to_json(&self) -> Value {
+        Value::from(self.0.clone())
+    }
 }
 
 impl Coerce for Seed {
@@ -169,6 +192,16 @@ impl Coerce for Seed {
                 whole_number.map(|n| Some(Seed::Number(n))).ok_or(WRONG)
             }
             _ => Err(WRONG),
+        }
+    }
+
+    fn to_json(&self) -> Value {
+        match self {
+            Seed::List(text) => Value::String(text.clone()),
+            Seed::Number(n) => match serde_json::Number::from_i128(*n) {
+                Some(number) => Value::Number(number),
+                None => Value::String(n.to_string()),
+            },
         }
     }
 }

@@ -77,9 +77,16 @@ pub struct Config {
     pub cors_origins: Vec<String>,
     /// How long finished jobs are kept.
     pub retention: Duration,
+    /// How long the files of songs are kept; for ever without a limit.
+    pub audio_max_age: Option<Duration>,
+    /// How long a chat waits for its song.
+    pub generation_timeout: Duration,
     /// How long a running job may hold up the end of the process.
     pub shutdown_grace: Duration,
 }
+
+/// What counts of jobs, threads and the like must be.
+const COUNT: &str = "a whole number of at least 0";
 
 impl Config {
     /// Decides every setting.
@@ -96,7 +103,6 @@ impl Config {
         let port = flags
             .port
             .map_or_else(|| env.parsed("ACESTEP_API_PORT", "a port"), |p| Ok(Some(p)))?;
-        const COUNT: &str = "a whole number of at least 0";
         let avg_job_seconds = env
             .parsed("ACESTEP_AVG_JOB_SECONDS", "a number of seconds")?
             .unwrap_or(5.0);
@@ -105,13 +111,10 @@ impl Config {
                 "ACESTEP_AVG_JOB_SECONDS must be a number of seconds, got {avg_job_seconds}"
             )));
         }
-        // Accepted, and read so that a typing error is found at start: one song computes at a
-        // time, and no job is cut off for its length.
-        env.parsed::<usize>("ACESTEP_QUEUE_WORKERS", COUNT)?;
-        env.parsed::<u64>("ACESTEP_GENERATION_TIMEOUT", "a whole number of seconds")?;
-        known_switch(env, "ACESTEP_USE_FLASH_ATTENTION")?;
-        known_switch(env, "ACESTEP_LM_OFFLOAD_TO_CPU")?;
-        known_lm_backend(env)?;
+        let generation_timeout = env
+            .parsed::<u64>("ACESTEP_GENERATION_TIMEOUT", "a whole number of seconds")?
+            .unwrap_or(600);
+        check_without_effect(env)?;
         Ok(Config {
             host: flags
                 .host
@@ -156,6 +159,9 @@ impl Config {
                 .collect(),
             cors_origins: env.list("ACESTEP_CORS_ORIGINS"),
             retention: Duration::from_secs(24 * 3600),
+            audio_max_age: audio_max_age(env)?,
+            // Beyond a year is for ever.
+            generation_timeout: Duration::from_secs(generation_timeout.min(365 * 24 * 3600)),
             shutdown_grace: Duration::from_secs(10),
         })
     }
@@ -164,6 +170,28 @@ impl Config {
     pub fn audio_dir(&self) -> PathBuf {
         self.tmp_dir.join("api_audio")
     }
+}
+
+/// Variables that are accepted and have no effect, read so that a typing error is found at start:
+/// one song computes at a time, weights stay where they are, and there is nothing to compile.
+fn check_without_effect(env: &Env) -> Result<()> {
+    env.parsed::<usize>("ACESTEP_QUEUE_WORKERS", COUNT)?;
+    env.parsed::<u16>("TENSORBOARD_PORT", "a port")?;
+    for name in [
+        "ACESTEP_USE_FLASH_ATTENTION",
+        "ACESTEP_OFFLOAD_TO_CPU",
+        "ACESTEP_OFFLOAD_DIT_TO_CPU",
+        "ACESTEP_LM_OFFLOAD_TO_CPU",
+        "ACESTEP_COMPILE_MODEL",
+    ] {
+        known_switch(env, name)?;
+    }
+    known_choice(
+        env,
+        "ACESTEP_DOWNLOAD_SOURCE",
+        &["huggingface", "modelscope", "auto"],
+    )?;
+    known_choice(env, "ACESTEP_LM_BACKEND", &["vllm", "pt", "mlx"])
 }
 
 /// Refuses a text that is neither on nor off where a switch has no effect, so that nobody takes
@@ -181,13 +209,29 @@ fn known_switch(env: &Env, name: &str) -> Result<()> {
     )))
 }
 
-/// Every language model runs on our own engine, whichever of upstream's is named.
-fn known_lm_backend(env: &Env) -> Result<()> {
-    match env.text("ACESTEP_LM_BACKEND") {
-        None | Some("vllm" | "pt" | "mlx") => Ok(()),
-        Some(other) => Err(Error::Request(format!(
-            "ACESTEP_LM_BACKEND must be vllm, pt or mlx, got \"{other}\"; it has no effect, so \
-             unset it"
+/// As [`known_switch`], of a variable that has one of a few texts.
+fn known_choice(env: &Env, name: &str, choices: &[&str]) -> Result<()> {
+    match env.text(name) {
+        Some(other) if !choices.contains(&other.to_lowercase().as_str()) => {
+            Err(Error::Request(format!(
+                "{name} must be one of {}, got \"{other}\"; it has no effect, so unset it",
+                choices.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Hours after which the files of songs are removed.
+fn audio_max_age(env: &Env) -> Result<Option<Duration>> {
+    const NAME: &str = "ACESTEP_AUDIO_MAX_AGE_HOURS";
+    match env.parsed::<f64>(NAME, "a number of hours")? {
+        None => Ok(None),
+        // More than a century is for ever.
+        Some(hours) if hours > 1e6 => Ok(None),
+        Some(hours) if hours > 0.0 => Ok(Some(Duration::from_secs_f64(hours * 3600.0))),
+        Some(hours) => Err(Error::Request(format!(
+            "{NAME} must be a number of hours above 0, got {hours}; unset it to keep every file"
         ))),
     }
 }
@@ -340,6 +384,20 @@ mod tests {
     }
 
     #[test]
+    fn ages_of_files() {
+        assert_eq!(with(&[]).audio_max_age, None);
+        let age = |hours| {
+            let env = Env::of(&[("ACESTEP_AUDIO_MAX_AGE_HOURS", hours)]);
+            Config::new(&Flags::default(), &env).map(|c| c.audio_max_age)
+        };
+        assert_eq!(age("0.5"), Ok(Some(Duration::from_secs(1800))));
+        assert_eq!(age("1e300"), Ok(None));
+        for wrong in ["0", "-1", "nan"] {
+            assert!(age(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
     fn of_two_variables_the_temporary_folder_counts() {
         let c = with(&[("ACESTEP_DATA_DIR", "/x"), ("ACESTEP_TMPDIR", "/y")]);
         assert_eq!(c.tmp_dir, Path::new("/y"));
@@ -359,6 +417,12 @@ mod tests {
             "ACESTEP_MODELS_FORMAT",
             "ACESTEP_LM_BACKEND",
             "ACESTEP_LM_OFFLOAD_TO_CPU",
+            "ACESTEP_OFFLOAD_TO_CPU",
+            "ACESTEP_OFFLOAD_DIT_TO_CPU",
+            "ACESTEP_COMPILE_MODEL",
+            "ACESTEP_DOWNLOAD_SOURCE",
+            "ACESTEP_AUDIO_MAX_AGE_HOURS",
+            "TENSORBOARD_PORT",
         ] {
             let error = Config::new(&Flags::default(), &Env::of(&[(name, "x1")])).unwrap_err();
             assert!(error.to_string().contains(name), "{error}");

@@ -7,6 +7,7 @@
 
 use crate::coerce::{Bool, Coerce, Float, Int, Kind, Seed, Text, Texts};
 use crate::raw::Sources;
+use serde_json::{Map, Value};
 use std::sync::LazyLock;
 
 /// One row.
@@ -74,6 +75,15 @@ macro_rules! fields {
                             .map_err(|e| Refusal(format!(concat!(stringify!($name), " {}"), e)))?,
                     },)*
                 })
+            }
+
+            /// What was said, by canonical names; [`RawRequest::read`] makes the same of it.
+            pub fn to_fields(&self) -> Map<String, Value> {
+                let mut fields = Map::new();
+                $(if let Some(value) = &self.$name {
+                    fields.insert(stringify!($name).to_owned(), value.to_json());
+                })*
+                fields
             }
         }
     };
@@ -222,7 +232,7 @@ fn camel_case(name: &str) -> String {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use serde_json::{Value, json};
+    use serde_json::json;
     use std::collections::HashMap;
 
     /// A value of the kind that is not its default.
@@ -257,6 +267,8 @@ mod tests {
                 RawRequest::read(&Sources::new(body.as_object().unwrap().clone())).unwrap()
             };
             assert_ne!(canonical, RawRequest::default(), "{}", row.name);
+            let again = RawRequest::read(&Sources::new(canonical.to_fields())).unwrap();
+            assert_eq!(again, canonical, "{} as it is kept", row.name);
             for name in names(index) {
                 for body in [
                     json!({ name.as_str(): sample(row.kind) }),

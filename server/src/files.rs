@@ -1,7 +1,10 @@
 //! Which paths of a client are followed: results that may be fetched, audio that may be read.
 
 use engine::song::sidecar;
+use std::fs::DirEntry;
 use std::path::{Component, Path, PathBuf};
+use std::time::{Duration, SystemTime};
+use uuid::Uuid;
 
 /// Why a result is not served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,6 +33,24 @@ pub fn result_file(root: &Path, text: &str) -> Result<PathBuf, Unserved> {
     } else {
         Err(Unserved::NotFound)
     }
+}
+
+/// Removes songs that were written longer than `age` before `now`, and what is kept beside them;
+/// how many files it were. Files of other people, which are not named as songs are, stay.
+pub fn remove_old(dir: &Path, now: SystemTime, age: Duration) -> usize {
+    let Ok(files) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let is_old = |file: &DirEntry| {
+        let name = file.file_name();
+        let stem = name.to_str().and_then(|name| name.split('.').next());
+        let written = file.metadata().and_then(|m| m.modified());
+        stem.is_some_and(|stem| Uuid::parse_str(stem).is_ok())
+            && written.is_ok_and(|at| now.duration_since(at).is_ok_and(|past| past > age))
+    };
+    let old = files.flatten().filter(is_old);
+    old.filter(|file| std::fs::remove_file(file.path()).is_ok())
+        .count()
 }
 
 /// The path of source audio that a client names, `None` when it names none. `roots` are real
@@ -152,6 +173,24 @@ mod tests {
         ] {
             assert_eq!(ask(&denied), Err(Unserved::Denied), "{denied:?}");
         }
+    }
+
+    #[test]
+    fn old_songs_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let song = Uuid::new_v4();
+        for name in [
+            format!("{song}.mp3"),
+            format!("{song}.mp3{}", sidecar::ENDING),
+            "mine.mp3".into(),
+        ] {
+            std::fs::write(dir.path().join(name), "x").unwrap();
+        }
+        let (now, hour) = (SystemTime::now(), Duration::from_secs(3600));
+        assert_eq!(remove_old(dir.path(), now, hour), 0);
+        assert_eq!(remove_old(dir.path(), now + 2 * hour, hour), 2);
+        assert!(dir.path().join("mine.mp3").exists());
+        assert_eq!(remove_old(&dir.path().join("nowhere"), now, hour), 0);
     }
 
     #[test]

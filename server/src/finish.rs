@@ -84,9 +84,14 @@ pub fn run(app: Arc<App>, songs: Receiver<Finished>) {
                 let seconds = finished.started.elapsed().as_secs_f64();
                 let create_time = app.jobs.get(id).map_or(0, |job| job.create_time());
                 let mut result = result(&app, &finished, &files, create_time, seconds);
-                app.jobs.update(id, &mut |job| {
+                let is_wanted = app.jobs.update(id, &mut |job| {
                     job.succeed(std::mem::take(&mut result), SystemTime::now());
                 });
+                if !is_wanted {
+                    // It was cancelled meanwhile, and nobody hears of its files.
+                    files.iter().for_each(|file| sidecar::remove_song(file));
+                    continue;
+                }
                 for event in finished.made.events() {
                     tracing::info!("job {id}: grammar: {event}");
                 }
@@ -169,6 +174,9 @@ struct Item<'a> {
     /// Only where it was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     lrc: Option<&'a str>,
+    /// Only where it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audio_codes: Option<String>,
 }
 
 /// The result of a job as JSON text.
@@ -209,12 +217,20 @@ fn result(
         Made::Song(song) => song.items.get(index).and_then(|item| item.lrc.as_deref()),
         Made::Analysis(_) | Made::Understood(_) => None,
     };
+    // One run of codes may stand for all songs.
+    let codes = |index: usize| {
+        let codes = request.codes.get(index).or(request.codes.first());
+        codes
+            .filter(|_| finished.ticket.resolved.wanted.codes)
+            .map(|codes| print_codes(codes))
+    };
     let items: Vec<Item> = urls
         .into_iter()
         .enumerate()
         .map(|(index, file)| Item {
             file,
             lrc: lrc(index),
+            audio_codes: codes(index),
             wave: "",
             status: 1,
             create_time,

@@ -3,7 +3,7 @@
 use crate::app::App;
 use crate::cors;
 use crate::reply::{Reply, ReplyBody, fault, whole};
-use crate::routes::Route;
+use crate::routes;
 use crate::stall::Stall;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderValue};
@@ -122,14 +122,14 @@ async fn answer(app: &Arc<App>, request: Request<Incoming>) -> Reply {
 async fn route(app: &Arc<App>, request: Request<Incoming>) -> Reply {
     let path = request.uri().path();
     let format = app.config.models_format;
-    let Some(route) = Route::of(path, format) else {
+    let Some(route) = routes::find(path, format) else {
         let trimmed = path.trim_end_matches('/');
-        return match Route::of(trimmed, format) {
+        return match routes::find(trimmed, format) {
             Some(_) => redirect(trimmed, request.uri().query()),
             None => *fault(StatusCode::NOT_FOUND, "Not Found"),
         };
     };
-    let allowed = route.method();
+    let allowed = route.method.clone();
     let is_head = request.method() == Method::HEAD && allowed == Method::GET;
     if *request.method() != allowed && !is_head {
         let mut reply = *fault(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed");

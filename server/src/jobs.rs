@@ -1,10 +1,16 @@
-//! What is known about jobs, behind a trait so that a durable store can take its place.
+//! What is known about jobs, behind a trait: [`MemoryStore`] forgets with the process,
+//! [`crate::store::SqliteStore`] does not.
 
 use serde::Serialize;
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio::sync::watch;
 use uuid::Uuid;
+
+/// The reason of a job that its client stopped.
+pub const CANCELLED: &str = "Cancelled by user";
 
 /// Where a job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +32,19 @@ impl State {
         }
     }
 
-    fn is_finished(self) -> bool {
+    /// Whether nothing changes any more.
+    pub fn is_finished(self) -> bool {
         self.code() != 0
+    }
+
+    /// Name for people and programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Queued => "queued",
+            State::Running => "running",
+            State::Succeeded => "succeeded",
+            State::Failed => "failed",
+        }
     }
 }
 
@@ -40,6 +57,8 @@ pub struct Job {
     pub state: State,
     /// When it was taken.
     pub created: SystemTime,
+    /// How often it began to run.
+    pub tries: u32,
     /// When it ended.
     pub finished: Option<SystemTime>,
     /// 0 to 1.
@@ -59,6 +78,7 @@ impl Job {
             id,
             state: State::Queued,
             created,
+            tries: 0,
             finished: None,
             progress: 0.0,
             stage: "queued".into(),
@@ -73,6 +93,22 @@ impl Job {
             .duration_since(UNIX_EPOCH)
             .unwrap_or_default()
             .as_secs()
+    }
+
+    /// The job runs.
+    pub fn start(&mut self) {
+        self.state = State::Running;
+        self.tries += 1;
+        self.progress = 0.01;
+        self.stage = "running".into();
+    }
+
+    /// The job waits again as if it had never run.
+    pub fn put_back(&mut self) {
+        self.state = State::Queued;
+        self.tries = self.tries.saturating_sub(1);
+        self.progress = 0.0;
+        self.stage = "queued".into();
     }
 
     /// The job ended well; `result` is JSON text.
@@ -109,24 +145,51 @@ pub struct Counts {
     pub failed: usize,
 }
 
-/// Holds jobs. Every call is short and never waits for a device or a client.
+/// What a job is made from, for a server that starts again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Kept {
+    /// The fields of the request as a JSON object, with the seeds that were drawn.
+    pub request: String,
+    /// Files that came with it and that go with the job.
+    pub uploads: Vec<PathBuf>,
+}
+
+/// Holds jobs. Every call is short and never waits for a device or a client. A job that has ended
+/// never changes again.
 pub trait JobStore: Send + Sync {
     /// Adds a job.
-    fn insert(&self, job: Job);
-    /// Changes a job; nothing happens when it is not there.
-    fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job));
+    fn insert(&self, job: Job, kept: Kept);
+    /// Changes a job; `false` when it is not there or has ended.
+    fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job)) -> bool;
     /// A copy of a job.
     fn get(&self, id: Uuid) -> Option<Job>;
     /// Number of jobs per state.
     fn counts(&self) -> Counts;
+    /// The jobs that have not ended.
+    fn unfinished(&self) -> Vec<Uuid>;
+    /// Forgets a job; whether it was there.
+    fn forget(&self, id: Uuid) -> bool;
     /// Forgets jobs that finished longer than `keep` before `now`; how many it were.
     fn sweep(&self, now: SystemTime, keep: Duration) -> usize;
+    /// Returns when everything so far outlasts the process, if anything does.
+    fn flush(&self);
+    /// Tells of every change.
+    fn changes(&self) -> watch::Receiver<()>;
 }
 
 /// Keeps jobs in memory.
-#[derive(Default)]
 pub struct MemoryStore {
     jobs: Mutex<HashMap<Uuid, Job>>,
+    changed: watch::Sender<()>,
+}
+
+impl Default for MemoryStore {
+    fn default() -> Self {
+        MemoryStore {
+            jobs: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
+    }
 }
 
 impl MemoryStore {
@@ -136,21 +199,66 @@ impl MemoryStore {
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
+
+    /// As [`JobStore::insert`]; `then` runs before anybody else sees the job.
+    pub fn insert_then(&self, job: Job, then: impl FnOnce(&Job)) {
+        let mut jobs = self.lock();
+        then(&job);
+        jobs.insert(job.id, job);
+        drop(jobs);
+        self.changed.send_replace(());
+    }
+
+    /// As [`JobStore::update`]; `then` gets the job before and after, and runs before anybody
+    /// else sees the change, so that whoever it tells hears of changes in their order.
+    pub fn update_then(
+        &self,
+        id: Uuid,
+        change: &mut dyn FnMut(&mut Job),
+        then: impl FnOnce(&Job, &Job),
+    ) -> bool {
+        let mut jobs = self.lock();
+        let Some(job) = jobs.get_mut(&id).filter(|job| !job.state.is_finished()) else {
+            return false;
+        };
+        let before = job.clone();
+        change(job);
+        then(&before, job);
+        drop(jobs);
+        self.changed.send_replace(());
+        true
+    }
 }
 
 impl JobStore for MemoryStore {
-    fn insert(&self, job: Job) {
-        self.lock().insert(job.id, job);
+    fn insert(&self, job: Job, _: Kept) {
+        self.insert_then(job, |_| ());
     }
 
-    fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job)) {
-        if let Some(job) = self.lock().get_mut(&id) {
-            change(job);
-        }
+    fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job)) -> bool {
+        self.update_then(id, change, |_, _| ())
     }
 
     fn get(&self, id: Uuid) -> Option<Job> {
         self.lock().get(&id).cloned()
+    }
+
+    fn unfinished(&self) -> Vec<Uuid> {
+        let jobs = self.lock();
+        let open = jobs.values().filter(|job| !job.state.is_finished());
+        open.map(|job| job.id).collect()
+    }
+
+    fn forget(&self, id: Uuid) -> bool {
+        let was_there = self.lock().remove(&id).is_some();
+        self.changed.send_replace(());
+        was_there
+    }
+
+    fn flush(&self) {}
+
+    fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     fn counts(&self) -> Counts {
@@ -235,11 +343,41 @@ mod tests {
         UNIX_EPOCH + Duration::from_secs(seconds)
     }
 
+    fn nothing() -> Kept {
+        Kept {
+            request: "{}".into(),
+            uploads: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn changes_are_told() {
+        let store = MemoryStore::default();
+        let mut changes = store.changes();
+        assert!(!changes.has_changed().unwrap_or(true));
+        let id = Uuid::new_v4();
+        store.insert(Job::queued(id, at(5)), nothing());
+        assert!(changes.has_changed().unwrap_or(false));
+        changes.mark_unchanged();
+        store.update(id, &mut |job| job.progress = 0.5);
+        assert!(changes.has_changed().unwrap_or(false));
+    }
+
+    #[test]
+    fn a_job_that_is_put_back_has_not_run() {
+        let mut job = Job::queued(Uuid::nil(), at(5));
+        let before = job.clone();
+        job.start();
+        assert_eq!((job.state, job.tries), (State::Running, 1));
+        job.put_back();
+        assert_eq!(job, before);
+    }
+
     #[test]
     fn a_life() {
         let store = MemoryStore::default();
         let id = Uuid::new_v4();
-        store.insert(Job::queued(id, at(5)));
+        store.insert(Job::queued(id, at(5)), nothing());
         assert_eq!(
             store.counts(),
             Counts {
@@ -248,7 +386,7 @@ mod tests {
                 ..Default::default()
             }
         );
-        store.update(id, &mut |job| job.state = State::Running);
+        assert!(store.update(id, &mut Job::start));
         assert_eq!(
             store.counts(),
             Counts {
@@ -260,7 +398,9 @@ mod tests {
         store.update(id, &mut |job| job.succeed("[]".into(), at(9)));
         let job = store.get(id);
         assert!(job.is_some_and(|j| j.create_time() == 5 && j.progress == 1.0));
-        store.update(Uuid::new_v4(), &mut |_| unreachable!("no such job"));
+        assert!(!store.update(Uuid::new_v4(), &mut |_| unreachable!("no such job")));
+        assert!(!store.update(id, &mut |_| unreachable!("it has ended")));
+        assert!(store.forget(id) && !store.forget(id));
     }
 
     #[test]
@@ -277,7 +417,7 @@ mod tests {
         let keep = Duration::from_secs(100);
         let [old, new, waiting] = [(); 3].map(|()| Uuid::new_v4());
         for id in [old, new, waiting] {
-            store.insert(Job::queued(id, at(0)));
+            store.insert(Job::queued(id, at(0)), nothing());
         }
         store.update(old, &mut |job| job.fail("x", at(10)));
         store.update(new, &mut |job| job.succeed("[]".into(), at(11)));

@@ -134,6 +134,11 @@ impl LmLoader {
         note_loaded(app, loaded).map_err(NoLm::Failed)
     }
 
+    /// What could not be loaded may be tried again.
+    pub fn forget_failures(&mut self) {
+        self.failures.clear();
+    }
+
     /// Loads a language model anew, makes it the configured one, forgets failures and lets
     /// requests load it from now on.
     pub fn init(
@@ -143,7 +148,7 @@ impl LmLoader {
         name: Option<String>,
         watch: &dyn Watch,
     ) -> Result<()> {
-        self.failures.clear();
+        self.forget_failures();
         let name = name.or_else(|| app.lm().configured);
         note_loaded(app, maker.reload_lm(name.as_deref(), watch))?;
         app.change_lm(|state| {

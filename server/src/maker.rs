@@ -13,6 +13,8 @@ pub trait SongMaker {
     fn reload(&mut self, model: &str, watch: &dyn Watch) -> Result<()>;
     /// Forgets a model.
     fn unload(&mut self, model: &str);
+    /// Forgets the diffusion models and what they share.
+    fn unload_all(&mut self);
     /// Makes the song.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song>;
     /// What the language model adds to a request.
@@ -26,6 +28,8 @@ pub trait SongMaker {
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
     /// As `load_lm`, also when it is loaded already; when it fails, the one before stays.
     fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String>;
+    /// Forgets the language model.
+    fn unload_lm(&mut self);
     /// Audio codes of the request's source, or those that it brings.
     fn codes(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Vec<u32>>;
     /// Describes a song in words. A language model must be loaded.
@@ -49,6 +53,10 @@ impl SongMaker for Engine {
         Engine::unload(self, model);
     }
 
+    fn unload_all(&mut self) {
+        Engine::unload_all(self);
+    }
+
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
         Engine::make(self, request, watch)
     }
@@ -70,6 +78,10 @@ impl SongMaker for Engine {
     fn reload_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
         Engine::reload_lm(self, name, watch)?;
         Ok(self.lm().unwrap_or_default().to_owned())
+    }
+
+    fn unload_lm(&mut self) {
+        Engine::unload_lm(self);
     }
 
     fn codes(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Vec<u32>> {

@@ -46,6 +46,19 @@ pub struct Upload {
     pub path: TempPath,
 }
 
+impl Upload {
+    /// Writes a file that came within another body.
+    pub fn store(dir: &Path, name: &str, ending: &str, bytes: &[u8]) -> Result<Self, Refused> {
+        let file_name = format!("audio.{ending}");
+        let mut file = empty(dir, name, &file_name).map_err(not_stored)?;
+        std::io::Write::write_all(&mut file, bytes).map_err(not_stored)?;
+        Ok(Upload {
+            name: name.to_owned(),
+            path: file.into_temp_path(),
+        })
+    }
+}
+
 /// A form while it is read.
 struct Reader<'a> {
     form: Form,
@@ -230,13 +243,26 @@ impl Reader<'_> {
     }
 }
 
-/// A new file for an upload. Of the client's name only the last ending is taken over, letters and
-/// digits of it.
+/// A new file for an upload; other requests do not wait for the disk.
 async fn create(
     dir: &Path,
     name: &str,
     file_name: &str,
 ) -> Result<(tokio::fs::File, TempPath), Refused> {
+    let (dir, name) = (dir.to_path_buf(), name.to_owned());
+    let file_name = file_name.to_owned();
+    let created = tokio::task::spawn_blocking(move || empty(&dir, &name, &file_name));
+    let file = match created.await {
+        Ok(file) => file.map_err(not_stored)?,
+        Err(broken) => return Err(not_stored(std::io::Error::other(broken))),
+    };
+    let (file, path) = file.into_parts();
+    Ok((tokio::fs::File::from_std(file), path))
+}
+
+/// An empty file. Of the client's name only the last ending is taken over, letters and digits of
+/// it.
+fn empty(dir: &Path, name: &str, file_name: &str) -> std::io::Result<tempfile::NamedTempFile> {
     let prefix = match name {
         "ref_audio" | "reference_audio" => "ref_audio_",
         _ => "ctx_audio_",
@@ -244,20 +270,10 @@ async fn create(
     let ending = Path::new(file_name).extension().and_then(|e| e.to_str());
     let plain = |e: &&str| e.len() <= 8 && e.bytes().all(|b| b.is_ascii_alphanumeric());
     let suffix = ending.filter(plain).map(|e| format!(".{e}"));
-    let dir = dir.to_path_buf();
-    // A disk may take its time; other requests do not wait for it.
-    let created = tokio::task::spawn_blocking(move || {
-        tempfile::Builder::new()
-            .prefix(prefix)
-            .suffix(suffix.as_deref().unwrap_or_default())
-            .tempfile_in(dir)
-    });
-    let file = match created.await {
-        Ok(file) => file.map_err(not_stored)?,
-        Err(broken) => return Err(not_stored(std::io::Error::other(broken))),
-    };
-    let (file, path) = file.into_parts();
-    Ok((tokio::fs::File::from_std(file), path))
+    tempfile::Builder::new()
+        .prefix(prefix)
+        .suffix(suffix.as_deref().unwrap_or_default())
+        .tempfile_in(dir)
 }
 
 /// The disk's fault, not the client's.

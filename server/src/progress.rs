@@ -90,7 +90,7 @@ impl Watch for JobWatch<'_> {
     }
 
     fn cancelled(&self) -> bool {
-        self.app.is_stopping()
+        self.app.is_stopping() || self.app.has_ended(self.id)
     }
 }
 

@@ -79,6 +79,31 @@ impl<J, C> Queue<J, C> {
         Ok(state.jobs.len())
     }
 
+    /// Puts a job that was taken before at the end, also where more wait than may.
+    pub fn put_back(&self, job: J) -> Result<(), Refused> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(Refused::Closed);
+        }
+        state.jobs.push_back(job);
+        self.changed.notify_one();
+        Ok(())
+    }
+
+    /// Takes out the jobs that are meant.
+    pub fn take(&self, is_meant: impl Fn(&J) -> bool) -> Vec<J> {
+        let mut state = self.lock();
+        let (taken, left) = state.jobs.drain(..).partition(is_meant);
+        state.jobs = left;
+        taken.into()
+    }
+
+    /// Position of the first job that is meant, 1 for the next to run.
+    pub fn position(&self, is_meant: impl Fn(&J) -> bool) -> Option<usize> {
+        let at = self.lock().jobs.iter().position(is_meant)?;
+        Some(at + 1)
+    }
+
     /// Puts a call behind the others. Those that are abandoned make room.
     pub fn push_call(&self, call: C, is_abandoned: impl Fn(&C) -> bool) -> Result<(), Refused> {
         let mut state = self.lock();
@@ -167,6 +192,20 @@ mod tests {
         assert_eq!(queue.push(3, || ()), Ok(2));
         let next = (queue.pop(), queue.pop());
         assert_eq!(next, (Some(Next::Job(2)), Some(Next::Job(3))));
+    }
+
+    #[test]
+    fn jobs_are_found_taken_out_and_put_back() {
+        let queue = Jobs::new(2);
+        assert_eq!(queue.push(1, || ()), Ok(1));
+        assert_eq!(queue.push(2, || ()), Ok(2));
+        assert_eq!(queue.put_back(3), Ok(()), "also over the bound");
+        assert_eq!(queue.position(|job| *job == 3), Some(3));
+        assert_eq!(queue.take(|job| *job == 2), [2]);
+        assert_eq!(queue.position(|job| *job == 3), Some(2));
+        assert_eq!(queue.position(|job| *job == 2), None);
+        assert_eq!(queue.close(), [1, 3]);
+        assert_eq!(queue.put_back(4), Err(Refused::Closed));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! Answers: the envelope of success, the shape of errors, and bodies.
 
 use hyper::body::{Body, Bytes, Frame, SizeHint};
-use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderValue};
 use hyper::{Response, StatusCode};
 use serde::Serialize;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, ReadBuf};
+use tokio::sync::mpsc;
 
 /// A complete answer.
 pub type Reply = Response<ReplyBody>;
@@ -21,6 +22,8 @@ pub enum ReplyBody {
     Whole(Option<Bytes>),
     /// A part of a file.
     File(FilePart),
+    /// What is sent piece by piece as it comes, until the sender is dropped.
+    Stream(mpsc::Receiver<Bytes>),
 }
 
 /// What is left to send of a file.
@@ -73,6 +76,9 @@ impl Body for ReplyBody {
         match self.get_mut() {
             ReplyBody::Whole(bytes) => Poll::Ready(bytes.take().map(|b| Ok(Frame::data(b)))),
             ReplyBody::File(part) => part.poll(cx),
+            ReplyBody::Stream(pieces) => {
+                pieces.poll_recv(cx).map(|p| p.map(|p| Ok(Frame::data(p))))
+            }
         }
     }
 
@@ -80,14 +86,18 @@ impl Body for ReplyBody {
         match self {
             ReplyBody::Whole(bytes) => bytes.is_none(),
             ReplyBody::File(part) => part.left == 0,
+            ReplyBody::Stream(_) => false,
         }
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(match self {
-            ReplyBody::Whole(bytes) => bytes.as_ref().map_or(0, |b| b.len() as u64),
-            ReplyBody::File(part) => part.left,
-        })
+        match self {
+            ReplyBody::Whole(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |b| b.len() as u64))
+            }
+            ReplyBody::File(part) => SizeHint::with_exact(part.left),
+            ReplyBody::Stream(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -100,6 +110,22 @@ pub fn whole(status: StatusCode, content_type: &'static str, body: impl Into<Byt
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     reply
+}
+
+/// Server-sent events; each piece is one event.
+pub fn events(pieces: mpsc::Receiver<Bytes>) -> Reply {
+    let mut reply = Response::new(ReplyBody::Stream(pieces));
+    let headers = reply.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    reply
+}
+
+/// An event with JSON as its data.
+pub fn event(data: &impl Serialize) -> Bytes {
+    // Plain values always serialise.
+    let text = serde_json::to_string(data).unwrap_or_default();
+    Bytes::from(format!("data: {text}\n\n"))
 }
 
 /// An answer in JSON.

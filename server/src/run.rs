@@ -4,7 +4,7 @@ use crate::app::App;
 use crate::config::Config;
 use crate::maker::OpenMaker;
 use crate::worker::Worker;
-use crate::{finish, http};
+use crate::{files, finish, http, submit};
 use engine::{Error, Result};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -35,7 +35,9 @@ impl Server {
         let listener = listen(&config)?;
         let failed = |e: std::io::Error| Error::Device(format!("the server cannot start: {e}"));
         let addr = listener.local_addr().map_err(failed)?;
-        let app = Arc::new(App::new(config)?);
+        let (app, unfinished) = App::new(config)?;
+        submit::restore(&app, unfinished);
+        let app = Arc::new(app);
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(app.config.workers)
             .thread_name("http")
@@ -105,6 +107,7 @@ impl Server {
                 tracing::warn!("the running job did not stop in time and is cut off");
             }
         }
+        self.app.jobs.flush();
         self.runtime.shutdown_timeout(Duration::from_secs(1));
     }
 }
@@ -164,6 +167,15 @@ async fn sweep(app: Arc<App>) {
         let swept = app.jobs.sweep(SystemTime::now(), app.config.retention);
         if swept > 0 {
             tracing::info!("forgot {swept} old jobs");
+        }
+        if let Some(age) = app.config.audio_max_age {
+            let app = app.clone();
+            let remove = move || files::remove_old(&app.audio_dir, SystemTime::now(), age);
+            // A panic has been printed.
+            let removed = tokio::task::spawn_blocking(remove).await.unwrap_or(0);
+            if removed > 0 {
+                tracing::info!("removed {removed} old files");
+            }
         }
     }
 }

@@ -1,8 +1,9 @@
 //! The engine thread: owns the engine, loads models, runs jobs in order and calls between them.
 
 use crate::app::{App, Ticket};
-use crate::calls::{Answer, Call, CallWatch, Init, Unable};
+use crate::calls::{Answer, Call, CallWatch, Init, Unable, Unload};
 use crate::finish::{Finished, Made, Understood};
+use crate::jobs::Job;
 use crate::lm::{LmLoader, NoLm};
 use crate::maker::{OpenMaker, SongMaker};
 use crate::progress::{JobWatch, LoadWatch};
@@ -69,6 +70,14 @@ impl Worker {
                     let done = self.init(&init, &answer);
                     let _ = answer.send(done);
                 }
+                Next::Call(Call::Reinitialize(answer)) => {
+                    let done = self.reinitialize();
+                    let _ = answer.send(done);
+                }
+                Next::Call(Call::Unload(what, answer)) => {
+                    self.unload(what);
+                    let _ = answer.send(Ok(()));
+                }
             }
         }
     }
@@ -76,17 +85,20 @@ impl Worker {
     fn job(&mut self, mut ticket: Ticket) {
         let id = ticket.id;
         let loaded = self.ready(Some(id)).map_err(|error| reason(&error));
-        if let Err(reason) = loaded.and_then(|()| self.lm_for(&mut ticket)) {
+        let loaded = loaded.and_then(|()| self.lm_for(&mut ticket));
+        if self.app.is_stopping() {
+            return ticket.leave();
+        }
+        if let Err(reason) = loaded {
             // Failed jobs count, loading does not.
             self.app.averages.add(0.0);
             return self.app.fail(id, &reason);
         }
         let started = Instant::now();
-        self.app.jobs.update(id, &mut |job| {
-            job.state = crate::jobs::State::Running;
-            job.progress = 0.01;
-            job.stage = "running".into();
-        });
+        if !self.app.jobs.update(id, &mut Job::start) {
+            // It was cancelled meanwhile.
+            return;
+        }
         match self.make(&ticket) {
             Ok(made) => {
                 let finished = Finished {
@@ -99,6 +111,8 @@ impl Worker {
                         .fail(lost.0.ticket.id, "the thread that writes files has ended");
                 }
             }
+            // The next server makes it: nobody but this one's end is to blame.
+            Err(Error::Cancelled) if self.app.jobs.update(id, &mut Job::put_back) => ticket.leave(),
             Err(error) => {
                 self.app.averages.add(started.elapsed().as_secs_f64());
                 self.app.fail(id, &reason(&error));
@@ -249,6 +263,38 @@ impl Worker {
             why => Unable::NoLm(why),
         })?;
         Ok(self.guarded(|maker| maker.describe(request, &watch))?)
+    }
+
+    /// Loads what is missing, and tries again what could not be loaded. Returns what it loaded.
+    fn reinitialize(&mut self) -> std::result::Result<Vec<String>, Unable> {
+        let names = |app: &App| {
+            let mut names = app.loaded();
+            names.extend(app.lm().loaded);
+            names
+        };
+        let before = names(&self.app);
+        (self.failure, self.is_ready) = (None, false);
+        self.lm.forget_failures();
+        self.ready(None)?;
+        let mut loaded = names(&self.app);
+        loaded.retain(|name| !before.contains(name));
+        Ok(loaded)
+    }
+
+    /// Forgets models; the next job loads what it needs.
+    fn unload(&mut self, what: Unload) {
+        let (app, Some(maker)) = (self.app.clone(), &mut self.maker) else {
+            return;
+        };
+        if what.dit {
+            maker.unload_all();
+            app.set_loaded(Vec::new());
+            self.is_ready = false;
+        }
+        if what.lm {
+            maker.unload_lm();
+            app.change_lm(|state| state.loaded = None);
+        }
     }
 
     /// Exchanges models. What was loaded stays when its successor cannot be loaded.

@@ -285,6 +285,11 @@ fn servers_that_cannot_start_say_why() {
     let taken = run(dir.path(), &["serve", "--port", port]);
     assert_eq!(taken.status.code(), Some(1));
     assert!(stderr(&taken).contains("in use"), "{}", stderr(&taken));
+    let shared = run(dir.path(), &["serve", "--port", "0"]);
+    assert_eq!(shared.status.code(), Some(2));
+    let why = stderr(&shared);
+    assert!(why.contains("another server uses them"), "{why}");
+    drop(served);
 
     std::fs::write(dir.path().join("file"), "in the way").expect("written");
     let blocked = run(dir.path(), &["serve", "--port", "0", "--data", "file/data"]);

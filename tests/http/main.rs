@@ -3,15 +3,21 @@
 
 mod audio;
 mod auth;
+mod cancel;
+mod chat;
+mod clients;
 mod cors;
 mod describe;
 mod engine;
 mod examples;
+mod hostile;
 mod init;
 mod lifecycle;
 mod lm_policy;
 mod multipart;
 mod planned;
+mod reinitialize;
 mod release;
+mod restart;
 mod results;
 mod transport;

@@ -6,9 +6,9 @@ use tests::containers::{riff, sample};
 use tests::fake::Fake;
 
 /// A part: name, file name, content.
-type Part<'a> = (&'a str, Option<&'a str>, &'a [u8]);
+pub type Part<'a> = (&'a str, Option<&'a str>, &'a [u8]);
 
-fn body(parts: &[Part]) -> Vec<u8> {
+pub fn body(parts: &[Part]) -> Vec<u8> {
     let mut out = Vec::new();
     for (name, file_name, content) in parts {
         let file = file_name
@@ -70,7 +70,7 @@ fn an_upload_takes_the_place_of_the_path() {
 }
 
 /// A tone of a quarter of a second, as a file.
-fn tone() -> Vec<u8> {
+pub fn tone() -> Vec<u8> {
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("tone.wav");
     let samples: Vec<f32> = (0..24_000).map(|i| (i as f32 * 0.02).sin() * 0.4).collect();
@@ -84,7 +84,7 @@ fn tone() -> Vec<u8> {
 
 /// Files of uploads that lie in the server's folder.
 fn uploads(fake: &Fake) -> usize {
-    let list = std::fs::read_dir(fake.data_dir().join("tmp")).expect("a folder");
+    let list = std::fs::read_dir(fake.data_dir().join("tmp/uploads")).expect("a folder");
     let is_upload = |name: &str| name.starts_with("ref_audio_") || name.starts_with("ctx_audio_");
     let names = list
         .flatten()

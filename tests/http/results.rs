@@ -124,7 +124,7 @@ fn queued_and_running() {
     assert_eq!(item, waiting("queued", 0.0, &item[0]["create_time"]));
     assert_eq!(
         (&entry["status"], &entry["progress_text"]),
-        (&json!(0), &json!("queued"))
+        (&json!(0), &json!("queued, position 1"))
     );
     fake.steering.hold(false);
 }

@@ -142,6 +142,39 @@ fn docs_name_every_field() {
 }
 
 #[test]
+fn every_route_of_the_table_is_documented_guarded_and_there() {
+    let fake = Fake::start(&[("ACESTEP_API_KEY", "k")]);
+    let schema = get(fake.addr, "/openapi.json").json();
+    let page = get(fake.addr, "/docs").text();
+    for row in server::routes::ROUTES {
+        let (method, other) = match row.method.as_str() {
+            "GET" => ("GET", "POST"),
+            method => (method, "GET"),
+        };
+        let operation = &schema["paths"][row.path][method.to_lowercase()];
+        assert_eq!(operation["summary"], row.help, "{}", row.path);
+        assert!(page.contains(row.path) && page.contains(row.help));
+        let is_open = row.guard == server::routes::Guard::Open;
+        assert_eq!(operation["security"].is_null(), is_open, "{}", row.path);
+        assert_eq!(operation["responses"]["401"].is_null(), is_open);
+        let path = row.path.replace("{task_id}", "x");
+        let json = [("Content-Type", "application/json")];
+        for path in [format!("/api{path}"), path] {
+            let answer = send(fake.addr, method, &path, &json, b"{}");
+            assert_eq!(answer.status, if is_open { 200 } else { 401 }, "{path}");
+            let wrong = send(fake.addr, other, &path, &json, &[]);
+            assert_eq!(
+                (wrong.status, wrong.header("allow")),
+                (405, Some(method)),
+                "{path}"
+            );
+            let slash = send(fake.addr, method, &format!("{path}/"), &[], &[]);
+            assert_eq!(slash.header("location"), Some(path.as_str()));
+        }
+    }
+}
+
+#[test]
 fn head_is_answered_like_get_without_a_body() {
     let fake = Fake::start(&[]);
     let length = get(fake.addr, "/docs").body.len().to_string();

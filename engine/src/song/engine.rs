@@ -58,8 +58,8 @@ pub struct ModelInfo {
 pub struct Engine {
     pub(super) options: EngineOptions,
     pub(super) tree: Checkpoints,
-    text: Option<LoadedText>,
-    vae: Option<LoadedVae>,
+    pub(super) text: Option<LoadedText>,
+    pub(super) vae: Option<LoadedVae>,
     pub(super) dits: Vec<(LoadedDit, Vec<f32>)>,
     pub(super) planner: Option<Planner>,
 }

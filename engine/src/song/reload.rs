@@ -27,6 +27,17 @@ impl Engine {
         self.dits.retain(|(dit, _)| dit.name != model);
     }
 
+    /// Forgets the diffusion models and what they share; what is needed loads again.
+    pub fn unload_all(&mut self) {
+        self.dits.clear();
+        (self.text, self.vae) = (None, None);
+    }
+
+    /// Forgets the language model.
+    pub fn unload_lm(&mut self) {
+        self.planner = None;
+    }
+
     /// As [`Engine::load_lm`], also when that model is loaded already, from the folder as it is
     /// now.
     ///

@@ -14,6 +14,7 @@ pub use planning::LmNeed;
 use crate::fields::{RawRequest, Refusal};
 use crate::languages::LANGUAGES;
 use crate::seeds;
+use crate::submit::Wanted;
 use checks::Checks;
 use engine::audio::{self, AudioFormat, Mp3};
 use engine::song::{Metas, Output, SongRequest};
@@ -95,6 +96,8 @@ pub struct Resolved {
     pub lm_model: Option<String>,
     /// What is wanted.
     pub work: Work,
+    /// What else the answer says.
+    pub wanted: Wanted,
 }
 
 /// Decides every value. `random` draws seeds.
@@ -169,6 +172,7 @@ pub fn resolve(
         lm: planned.need,
         lm_model: raw.lm_model_path.as_deref().and_then(last_component),
         work: work(raw),
+        wanted: Wanted::default(),
     })
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 /// One entry, in the order of its keys on the wire.
 #[derive(Debug, Serialize, PartialEq)]
-struct Entry {
+pub struct Entry {
     task_id: Value,
     result: String,
     status: u8,
@@ -54,7 +54,10 @@ fn reply(app: &App, asked: Asked) -> Result<Reply, Refused> {
             RESULTS_LIMIT >> 20
         )));
     }
-    let entries = ids.into_iter().zip(jobs).map(|(id, job)| entry(id, job));
+    let entries = ids
+        .into_iter()
+        .zip(jobs)
+        .map(|(id, job)| entry(app, id, job));
     Ok(success(entries.collect::<Vec<_>>()))
 }
 
@@ -79,7 +82,8 @@ fn job(app: &App, task_id: &Value) -> Option<Job> {
     id.and_then(|id| app.jobs.get(id))
 }
 
-fn entry(task_id: Value, job: Option<Job>) -> Entry {
+/// What is said of a job, `None` for one that is not known.
+pub fn entry(app: &App, task_id: Value, job: Option<Job>) -> Entry {
     match job {
         None => Entry {
             task_id,
@@ -94,7 +98,7 @@ fn entry(task_id: Value, job: Option<Job>) -> Entry {
                 None => unfinished(&job).to_string(),
             },
             status: job.state.code(),
-            progress_text: Some(progress_text(&job)),
+            progress_text: Some(progress_text(app, &job)),
         },
     }
 }
@@ -116,10 +120,15 @@ fn unfinished(job: &Job) -> Value {
     }])
 }
 
-fn progress_text(job: &Job) -> String {
+fn progress_text(app: &App, job: &Job) -> String {
     match job.state {
         State::Running => format!("{:.0}% {}", job.progress * 100.0, job.stage),
-        State::Queued | State::Succeeded | State::Failed => job.stage.to_string(),
+        State::Queued => match app.queue.position(|ticket| ticket.id == job.id) {
+            Some(position) => format!("{}, position {position}", job.stage),
+            // It was taken out just now, and waits for a model.
+            None => job.stage.to_string(),
+        },
+        State::Succeeded | State::Failed => job.stage.to_string(),
     }
 }
 
