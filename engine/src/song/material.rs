@@ -350,7 +350,9 @@ mod tests {
     fn what_comes_before_known_frames_is_whole_frames() {
         let part = region(-2.51, Some(3.0)).on_frames();
         assert_eq!(part.pad, (63 * HOP, 0));
-        assert_eq!((part.start_s, part.end_s), (0.0, 5.52));
+        assert_eq!(part.start_s, 0.0);
+        // Seconds become whole samples by cutting off, so the end may be one of them late.
+        assert!((part.end_s - 5.52).abs() < 1.5 / SAMPLING_RATE as f64);
         for part in [region(-2.0, Some(3.0)), region(1.01, Some(12.0))] {
             assert_eq!(part.clone().on_frames(), part);
         }
