@@ -82,7 +82,7 @@ fn a_song_that_does_not_fit_is_refused_before_it_is_begun() {
     let mut engine = adapter::engine_on(gpu.clone(), &tree);
     let seen = Seen::default();
     let refused = engine.make(&adapter::short_song(vec![5]), &seen);
-    let error = refused.err().expect("it does not fit");
+    let error = refused.expect_err("it does not fit");
     println!("{error}");
     let figures =
         matches!(error, Error::TooBig { needs, have: h, .. } if needs > have && h == have);
