@@ -3,11 +3,10 @@
 // Eight threads score a key together, each with its own 16 elements of the queries; 32 threads
 // mix values, a vector each. Grid: blocks of keys, key heads times fours of queries, items.
 //
-// Consts beside those of the frame: WHOLE (one block has all keys, and writes results; otherwise
+// Consts beside those of the frame: KEYS (of a block, one a thread); WHOLE (one block has all keys, and writes results; otherwise
 // results before they are divided, largest scores and sums are left to attention_merge).
 
-const THREADS: u32 = 128u;
-const KEYS: u32 = THREADS;
+const THREADS: u32 = KEYS;
 // Vectors that a block leaves: results of four queries, their largest scores, their sums.
 const LEFT: u32 = 4u * QUADS + 2u;
 

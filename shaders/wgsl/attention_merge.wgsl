@@ -2,7 +2,7 @@
 // order of the blocks. A workgroup has four queries, a thread a vector of one. Grid as there, but
 // for the blocks.
 //
-// Consts: CAUSAL, LENGTHS, as there.
+// Consts: KEYS, CAUSAL, LENGTHS, as there.
 @group(0) @binding(0) var<storage, read_write> left: array<vec4<f32>>;
 @group(0) @binding(1) var<storage, read_write> lengths: array<i32>;
 @group(0) @binding(2) var<storage, read_write> out: array<vec4<f32>>;
@@ -19,7 +19,6 @@ struct Params {
 var<immediate> p: Params;
 
 const QUADS: u32 = 32u;
-const KEYS: u32 = 128u;
 const LEFT: u32 = 4u * QUADS + 2u;
 
 @compute @workgroup_size(128)

@@ -31,7 +31,7 @@ pub fn launches(view: &View, mask: Mask) -> Result<Vec<Launch>> {
     if let Some(launches) = heads::launches(view, mask) {
         return Ok(launches);
     }
-    let (q, k) = (view.ins[0], view.ins[1]);
+    let q = view.ins[0];
     let [b, t, h, d] = [q.shape[0], q.shape[1], q.shape[2], q.shape[3]];
     let block = Block::fitting(d, view.room.workgroup).ok_or_else(|| {
         Error::Device(format!(
@@ -39,9 +39,17 @@ pub fn launches(view: &View, mask: Mask) -> Result<Vec<Launch>> {
             view.room.workgroup
         ))
     })?;
+    let variant = variant(d, &block, flags(view, mask, view.ins.len() > 3));
+    let groups = [word(t.div_ceil(block.queries)), word(h), word(b)];
+    Ok(vec![launch(view, mask, variant, groups)])
+}
+
+/// A launch of any shader of attention, whose last operand is the output.
+pub(super) fn launch(view: &View, mask: Mask, variant: Variant, groups: [u32; 3]) -> Launch {
+    let (q, k) = (view.ins[0], view.ins[1]);
     let lengths = view.ins.get(3);
-    Ok(vec![Launch {
-        variant: variant(d, &block, flags(view, mask, lengths.is_some())),
+    Launch {
+        variant,
         operands: vec![
             Operand::In(0),
             Operand::In(1),
@@ -55,15 +63,20 @@ pub fn launches(view: &View, mask: Mask) -> Result<Vec<Launch>> {
             view.ins[2].offset,
             lengths.map_or(0, |l| l.offset),
             view.out.offset,
-            word(t),
+            word(q.shape[1]),
             word(k.shape[1]),
-            word(h),
+            word(q.shape[2]),
             word(k.shape[2]),
             window(mask),
-            (1.0 / (d as f32).sqrt()).to_bits(),
+            scale(q.width()),
         ],
-        groups: [word(t.div_ceil(block.queries)), word(h), word(b)],
-    }])
+        groups,
+    }
+}
+
+/// What scores of heads of `d` are multiplied by, as a parameter.
+fn scale(d: usize) -> u32 {
+    (1.0 / (d as f32).sqrt()).to_bits()
 }
 
 /// The weights of some heads alone.
@@ -92,7 +105,7 @@ pub fn weights(view: &View, mask: Mask, heads: &[usize]) -> Launch {
             word(k.shape[2]),
             word(d),
             window(mask),
-            (1.0 / (d as f32).sqrt()).to_bits(),
+            scale(d),
         ],
         groups: folded(rows),
     }
@@ -100,6 +113,14 @@ pub fn weights(view: &View, mask: Mask, heads: &[usize]) -> Launch {
 
 /// Causal, window, lengths, keys and values in bf16, rounded operands.
 pub(super) type Flags = [bool; 5];
+
+/// Flags of every kind, for checks of the shaders' texts.
+pub(super) const EXAMPLES: [Flags; 4] = [
+    [false, false, false, false, false],
+    [true, false, true, true, true],
+    [false, true, false, false, true],
+    [false, true, true, true, false],
+];
 
 pub(super) fn flags(view: &View, mask: Mask, lengths: bool) -> Flags {
     [
@@ -112,14 +133,14 @@ pub(super) fn flags(view: &View, mask: Mask, lengths: bool) -> Flags {
 }
 
 /// The window as a parameter: large enough to hide nothing, small enough not to overflow sums.
-pub(super) fn window(mask: Mask) -> u32 {
+fn window(mask: Mask) -> u32 {
     match mask {
         Mask::Window(n) => word(n.min(1 << 30)),
         Mask::Full | Mask::Causal => 0,
     }
 }
 
-fn flagged(variant: Variant, flags: Flags) -> Variant {
+pub(super) fn flagged(variant: Variant, flags: Flags) -> Variant {
     let names = ["CAUSAL", "WINDOW", "LENGTHS", "KV_BF16", "ROUND"];
     names
         .into_iter()
@@ -155,14 +176,8 @@ pub fn variants() -> Vec<Variant> {
         queries: 8,
         keys: 14,
     };
-    let all = [
-        [false, false, false, false, false],
-        [true, false, true, true, true],
-        [false, true, false, false, true],
-        [false, true, true, true, false],
-    ];
-    let whole = all.map(|flags| variant(128, &block, flags));
-    let weights = all.map(|flags| weights_variant(&[6, 10, 11], flags));
+    let whole = EXAMPLES.map(|flags| variant(128, &block, flags));
+    let weights = EXAMPLES.map(|flags| weights_variant(&[6, 10, 11], flags));
     whole.into_iter().chain(weights).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Attention with heads of 128, which is what the real models have: by tiles of many queries, or
 //! few queries against blocks of keys.
 
-use super::attention::{Flags, flags, window};
+use super::attention::{EXAMPLES, Flags, flagged, flags, launch};
 use super::{Launch, Operand, Room, View, switch, word};
 use crate::kernels::{
     ATTENTION_FEW, ATTENTION_MERGE, ATTENTION_TILED, Const, EIGHTS_BY_SUBGROUP, EIGHTS_IN_MEMORY,
@@ -13,7 +13,7 @@ use engine::program::Mask;
 const D: usize = 128;
 /// Most queries that are few.
 const FEW: usize = 16;
-/// Keys of a block, for few queries.
+/// Keys of a block, for few queries; a thread of `attention_few` scores one.
 const KEYS: usize = 128;
 /// Queries of a workgroup that has few.
 const FOURS: usize = 4;
@@ -93,36 +93,6 @@ fn rows(room: &Room, heads: usize, t: usize) -> usize {
     }
 }
 
-/// A launch whose last operand is the output.
-fn launch(view: &View, mask: Mask, variant: Variant, groups: [u32; 3]) -> Launch {
-    let (q, k) = (view.ins[0], view.ins[1]);
-    let lengths = view.ins.get(3);
-    Launch {
-        variant,
-        operands: vec![
-            Operand::In(0),
-            Operand::In(1),
-            Operand::In(2),
-            Operand::In(if lengths.is_some() { 3 } else { 0 }),
-            Operand::Out,
-        ],
-        words: vec![
-            q.offset,
-            k.offset,
-            view.ins[2].offset,
-            lengths.map_or(0, |l| l.offset),
-            view.out.offset,
-            word(q.shape[1]),
-            word(k.shape[1]),
-            word(q.shape[2]),
-            word(k.shape[2]),
-            window(mask),
-            (1.0 / (D as f32).sqrt()).to_bits(),
-        ],
-        groups,
-    }
-}
-
 fn few_launches(view: &View, mask: Mask, few: Few) -> Vec<Launch> {
     let (q, k) = (view.ins[0], view.ins[1]);
     let lengths = view.ins.get(3);
@@ -158,18 +128,10 @@ fn few_launches(view: &View, mask: Mask, few: Few) -> Vec<Launch> {
     vec![first, merge]
 }
 
-fn flagged(variant: Variant, flags: Flags, room: &Room) -> Variant {
-    let [causal, window, lengths, bf16, round] = flags;
-    let named = [
-        ("CAUSAL", causal),
-        ("WINDOW", window),
-        ("LENGTHS", lengths),
-        ("ROUND", round),
-    ];
-    let variant = named
-        .into_iter()
-        .fold(variant, |v, (name, on)| switch(v, name, on));
-    variant
+/// `variant` with what completes it.
+fn completed(variant: Variant, flags: Flags, room: &Room) -> Variant {
+    let [_, _, _, bf16, _] = flags;
+    flagged(variant, flags)
         .including(if bf16 { &KEYS_BF16 } else { &KEYS_F32 })
         .including(match room.subgroups {
             true => &EIGHTS_BY_SUBGROUP,
@@ -181,30 +143,22 @@ fn tiled_variant(rows: usize, flags: Flags, room: &Room) -> Variant {
     let variant = Variant::new(&ATTENTION_TILED)
         .with("ROWS", Const::U32(word(rows)))
         .with("THREADS", Const::U32(word(2 * rows)));
-    flagged(variant, flags, room)
+    completed(variant, flags, room)
 }
 
 fn few_variant(whole: bool, flags: Flags, room: &Room) -> Variant {
-    flagged(
-        switch(Variant::new(&ATTENTION_FEW), "WHOLE", whole),
-        flags,
-        room,
-    )
+    let variant = Variant::new(&ATTENTION_FEW).with("KEYS", Const::U32(word(KEYS)));
+    completed(switch(variant, "WHOLE", whole), flags, room)
 }
 
 fn merge_variant(flags: Flags) -> Variant {
     let [causal, _, lengths, ..] = flags;
-    let variant = switch(Variant::new(&ATTENTION_MERGE), "CAUSAL", causal);
+    let variant = Variant::new(&ATTENTION_MERGE).with("KEYS", Const::U32(word(KEYS)));
+    let variant = switch(variant, "CAUSAL", causal);
     switch(variant, "LENGTHS", lengths)
 }
 
 pub fn variants() -> Vec<Variant> {
-    let all = [
-        [false, false, false, false, false],
-        [true, false, true, true, true],
-        [false, true, false, false, true],
-        [false, true, true, true, false],
-    ];
     let mut variants = Vec::new();
     for subgroups in [false, true] {
         let room = Room {
@@ -215,7 +169,7 @@ pub fn variants() -> Vec<Variant> {
             software: false,
             busy: 1,
         };
-        for flags in all {
+        for flags in EXAMPLES {
             variants.extend([32, 64].map(|rows| tiled_variant(rows, flags, &room)));
             if !flags[1] {
                 variants.extend([false, true].map(|whole| few_variant(whole, flags, &room)));
