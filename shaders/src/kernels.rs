@@ -28,6 +28,9 @@ const COMMON: &str = include_str!("../wgsl/common.wgsl");
 const FRAME: &str = include_str!("../wgsl/elementwise.wgsl");
 const PRODUCT: &str = include_str!("../wgsl/product.wgsl");
 const HEADS_OF_128: &str = include_str!("../wgsl/attention/frame.wgsl");
+const RMS_NORM_PARAMS: &str = include_str!("../wgsl/params/rms_norm.wgsl");
+const ROPE_PARAMS: &str = include_str!("../wgsl/params/rope.wgsl");
+const ATTENTION_PARAMS: &str = include_str!("../wgsl/params/attention.wgsl");
 
 macro_rules! elementwise {
     ($($id:ident $name:literal),* $(,)?) => {
@@ -49,13 +52,14 @@ elementwise! {
     GATED_ADD "gated_add", SNAKE "snake", REPEAT_ADD "repeat_add", TIME_SINUSOID "time_sinusoid",
 }
 
+// Name of the constant, file, what comes before its text, bindings, those of weights.
 macro_rules! shaders {
-    ($($id:ident $name:literal $bindings:literal $weights:expr),* $(,)?) => {
+    ($($id:ident $name:literal $(behind $first:ident)* $bindings:literal $weights:expr),* $(,)?) => {
         $(
             #[doc = concat!("`", $name, ".wgsl`.")]
             pub static $id: Shader = Shader {
                 name: $name,
-                text: &[include_str!(concat!("../wgsl/", $name, ".wgsl"))],
+                text: &[$($first,)* include_str!(concat!("../wgsl/", $name, ".wgsl"))],
                 bindings: $bindings,
                 weights: $weights,
             };
@@ -64,68 +68,35 @@ macro_rules! shaders {
 }
 
 shaders! {
+    PRODUCT_TILED "product_tiled" behind PRODUCT 5 &[1],
+    PAIR_TILED "product_tiled" behind PRODUCT 5 &[1, 2],
+    PRODUCT_DIRECT "product_direct" behind PRODUCT 5 &[1],
+    PAIR_DIRECT "product_direct" behind PRODUCT 5 &[1, 2],
+    PRODUCT_LANES "product_lanes" behind PRODUCT 5 &[1],
+    PAIR_LANES "product_lanes" behind PRODUCT 5 &[1, 2],
+    PRODUCT_FEW "product_few" behind PRODUCT 5 &[1],
+    PAIR_FEW "product_few" behind PRODUCT 5 &[1, 2],
+    PRODUCT_NARROW "product_narrow" behind PRODUCT 5 &[1],
     PRODUCT_SUM "product_sum" 3 &[],
     COPY "copy" 3 &[],
     EMBED "embed" 3 &[1],
     WRITE_ROWS "write_rows" 3 &[],
     FSQ_ENCODE "fsq_encode" 2 &[],
     FSQ_DECODE "fsq_decode" 2 &[],
-    RMS_NORM "rms_norm" 5 &[],
-    ROPE "rope" 5 &[],
-    RMS_NORM_QUADS "rms_norm_quads" 5 &[],
-    ROPE_HEADS "rope_heads" 5 &[],
-    ATTENTION "attention" 5 &[],
+    RMS_NORM "rms_norm" behind RMS_NORM_PARAMS 5 &[],
+    ROPE "rope" behind ROPE_PARAMS 5 &[],
+    RMS_NORM_QUADS "rms_norm_quads" behind RMS_NORM_PARAMS 5 &[],
+    ROPE_HEADS "rope_heads" behind ROPE_PARAMS 5 &[],
+    ATTENTION "attention" behind ATTENTION_PARAMS 5 &[],
     ATTENTION_WEIGHTS "attention_weights" 4 &[],
+    ATTENTION_TILED "attention_tiled" behind ATTENTION_PARAMS behind HEADS_OF_128 5 &[],
+    ATTENTION_FEW "attention_few" behind ATTENTION_PARAMS behind HEADS_OF_128 5 &[],
     ATTENTION_MERGE "attention_merge" 3 &[],
     APG "apg" 5 &[],
     ADG "adg" 5 &[],
     ADG_RENORM "adg_renorm" 4 &[],
     CLAMP_NORM "clamp_norm" 3 &[],
     DCW "dcw" 5 &[],
-}
-
-macro_rules! products {
-    ($($id:ident $name:literal $weights:expr),* $(,)?) => {
-        $(
-            #[doc = concat!("`", $name, ".wgsl`, completed by pieces of `product/`.")]
-            pub static $id: Shader = Shader {
-                name: $name,
-                text: &[PRODUCT, include_str!(concat!("../wgsl/", $name, ".wgsl"))],
-                bindings: 5,
-                weights: $weights,
-            };
-        )*
-    };
-}
-
-products! {
-    PRODUCT_TILED "product_tiled" &[1],
-    PRODUCT_DIRECT "product_direct" &[1],
-    PRODUCT_LANES "product_lanes" &[1],
-    PRODUCT_FEW "product_few" &[1],
-    PRODUCT_NARROW "product_narrow" &[1],
-    PAIR_TILED "product_tiled" &[1, 2],
-    PAIR_DIRECT "product_direct" &[1, 2],
-    PAIR_LANES "product_lanes" &[1, 2],
-    PAIR_FEW "product_few" &[1, 2],
-}
-
-macro_rules! attentions {
-    ($($id:ident $name:literal),* $(,)?) => {
-        $(
-            #[doc = concat!("`", $name, ".wgsl`, completed by `attention/keys_*` and `eights/*`.")]
-            pub static $id: Shader = Shader {
-                name: $name,
-                text: &[HEADS_OF_128, include_str!(concat!("../wgsl/", $name, ".wgsl"))],
-                bindings: 5,
-                weights: &[],
-            };
-        )*
-    };
-}
-
-attentions! {
-    ATTENTION_TILED "attention_tiled", ATTENTION_FEW "attention_few",
 }
 
 macro_rules! pieces {

@@ -109,3 +109,15 @@ fn store4(base: u32, item: u32, r: u32, m: u32, n: u32, sums: vec4<f32>) {
     }
     write4(base + (item * p.tout + u32(t)) * p.stride + n, p.n - n, sums + bias4(n));
 }
+
+// Writes the sums of rows m .. m + 4 and columns n .. n + 4, `d` those of the second matrix.
+fn store_rows(item: u32, r: u32, m: u32, n: u32, c: mat4x4<f32>, d: mat4x4<f32>) {
+    var y = c;
+    if PAIR {
+        y = mat4x4<f32>(silu4(c[0]) * d[0], silu4(c[1]) * d[1], silu4(c[2]) * d[2], silu4(c[3]) * d[3]);
+    }
+    store4(p.oo, item, r, m, n, y[0]);
+    store4(p.oo, item, r, m + 1u, n, y[1]);
+    store4(p.oo, item, r, m + 2u, n, y[2]);
+    store4(p.oo, item, r, m + 3u, n, y[3]);
+}

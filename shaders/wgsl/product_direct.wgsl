@@ -33,11 +33,5 @@ fn main(
             d += mat4x4<f32>(a0 * e, a1 * e, a2 * e, a3 * e);
         }
     }
-    if PAIR {
-        c = mat4x4<f32>(silu4(c[0]) * d[0], silu4(c[1]) * d[1], silu4(c[2]) * d[2], silu4(c[3]) * d[3]);
-    }
-    store4(p.oo, item, r, m, n, c[0]);
-    store4(p.oo, item, r, m + 1u, n, c[1]);
-    store4(p.oo, item, r, m + 2u, n, c[2]);
-    store4(p.oo, item, r, m + 3u, n, c[3]);
+    store_rows(item, r, m, n, c, d);
 }

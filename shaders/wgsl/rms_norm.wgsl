@@ -6,19 +6,6 @@
 @group(0) @binding(3) var<storage, read_write> shift: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-struct Params {
-    ox: u32,
-    ow: u32,
-    os: u32,
-    oh: u32,
-    oo: u32,
-    rows: u32,
-    c: u32,
-    t: u32,
-    eps: f32,
-}
-var<immediate> p: Params;
-
 const THREADS: u32 = 64u;
 var<workgroup> sums: array<f32, THREADS>;
 

@@ -7,19 +7,6 @@
 @group(0) @binding(3) var<storage, read_write> shift: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 
-struct Params {
-    ox: u32,
-    ow: u32,
-    os: u32,
-    oh: u32,
-    oo: u32,
-    rows: u32,
-    c: u32,
-    t: u32,
-    eps: f32,
-}
-var<immediate> p: Params;
-
 fn part(row: u32, i: u32) -> vec4<f32> {
     if i < p.c / 4u {
         return x[(p.ox + row * p.c) / 4u + i];

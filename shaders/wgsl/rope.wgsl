@@ -7,21 +7,6 @@
 @group(0) @binding(3) var<storage, read_write> sine: array<f32>;
 @group(0) @binding(4) var<storage, read_write> out: array<f32>;
 
-struct Params {
-    ox: u32,
-    ow: u32,
-    oc: u32,
-    os: u32,
-    oo: u32,
-    heads: u32,
-    h: u32,
-    t: u32,
-    d: u32,
-    per_item: u32,
-    eps: f32,
-}
-var<immediate> p: Params;
-
 const THREADS: u32 = 32u;
 var<workgroup> sums: array<f32, THREADS>;
 

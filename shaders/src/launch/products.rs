@@ -152,16 +152,8 @@ fn transposed(
 /// Floats of scratch space that a linear takes: one output per share of its summands.
 pub fn share_elements(part: &Part, room: &Room) -> usize {
     let cin = part.ins[0].shape.last().copied().unwrap_or(1);
-    let size = Size {
-        items: 1,
-        phases: 1,
-        taps: 1,
-        rows: part.ins[0].shape.iter().product::<usize>() / cin,
-        columns: part.ins[1].shape[0],
-        depth: cin,
-        pair: false,
-        splits: true,
-    };
+    let rows = part.ins[0].shape.iter().product::<usize>() / cin;
+    let size = Size::linear(rows, part.ins[1].shape[0], cin);
     match way(&size, room) {
         Way::Tiled(tile) if tile.splits > 1 => tile.splits * size.rows * size.columns,
         _ => 0,
@@ -203,6 +195,10 @@ impl Product {
     }
 
     fn size(&self, view: &View) -> Size {
+        // Its shares have scratch space by the same size: see `share_elements`.
+        if *view.op == Op::Linear {
+            return Size::linear(self.rows, self.n, self.cin);
+        }
         Size {
             items: self.items,
             phases: self.phases,
@@ -211,7 +207,7 @@ impl Product {
             columns: self.n,
             depth: self.taps.div_ceil(self.phases) * self.cin,
             pair: self.second.is_some(),
-            splits: *view.op == Op::Linear,
+            splits: false,
         }
     }
 

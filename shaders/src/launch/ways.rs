@@ -23,6 +23,22 @@ pub struct Size {
     pub splits: bool,
 }
 
+impl Size {
+    /// That of a linear, whose summands alone may be split.
+    pub fn linear(rows: usize, columns: usize, depth: usize) -> Self {
+        Size {
+            items: 1,
+            phases: 1,
+            taps: 1,
+            rows,
+            columns,
+            depth,
+            pair: false,
+            splits: true,
+        }
+    }
+}
+
 /// A tile of `product_tiled.wgsl`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Tile {
@@ -191,24 +207,11 @@ mod tests {
         busy: 128,
     };
 
-    fn linear(rows: usize, columns: usize, depth: usize) -> Size {
-        Size {
-            items: 1,
-            phases: 1,
-            taps: 1,
-            rows,
-            columns,
-            depth,
-            pair: false,
-            splits: true,
-        }
-    }
-
     #[test]
     fn tiles_fit_and_keep_a_device_busy() {
         for rows in [17, 125, 250, 750, 3000] {
             for (columns, depth) in [(1024, 2048), (2048, 2048), (6144, 2048), (64, 2048)] {
-                let size = linear(rows, columns, depth);
+                let size = Size::linear(rows, columns, depth);
                 let Way::Tiled(tile) = way(&size, &ROOM) else {
                     panic!("{size:?} is not tiled");
                 };
@@ -228,10 +231,16 @@ mod tests {
             workgroup: 8 << 10,
             ..ROOM
         };
-        assert_eq!(way(&linear(3000, 6144, 2048), &ROOM), Way::Tiled(LARGE));
-        assert_eq!(way(&linear(3000, 6144, 2048), &poor), Way::Tiled(USUAL));
-        assert_eq!(way(&linear(16, 6144, 2048), &poor), Way::Few(16));
-        assert_eq!(way(&linear(5, 6144, 2048), &poor), Way::Few(8));
-        assert_eq!(way(&linear(400, 2, 896), &poor), Way::Narrow(2));
+        assert_eq!(
+            way(&Size::linear(3000, 6144, 2048), &ROOM),
+            Way::Tiled(LARGE)
+        );
+        assert_eq!(
+            way(&Size::linear(3000, 6144, 2048), &poor),
+            Way::Tiled(USUAL)
+        );
+        assert_eq!(way(&Size::linear(16, 6144, 2048), &poor), Way::Few(16));
+        assert_eq!(way(&Size::linear(5, 6144, 2048), &poor), Way::Few(8));
+        assert_eq!(way(&Size::linear(400, 2, 896), &poor), Way::Narrow(2));
     }
 }

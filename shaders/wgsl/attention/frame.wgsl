@@ -7,21 +7,6 @@
 @group(0) @binding(3) var<storage, read_write> lengths: array<i32>;
 @group(0) @binding(4) var<storage, read_write> out: array<vec4<f32>>;
 
-struct Params {
-    oq: u32,
-    ok: u32,
-    ov: u32,
-    ol: u32,
-    oo: u32,
-    t: u32,
-    s: u32,
-    h: u32,
-    g: u32,
-    window: u32,
-    scale: f32,
-}
-var<immediate> p: Params;
-
 const HIDDEN: f32 = -1e30;
 // Vectors of a head.
 const QUADS: u32 = 32u;
