@@ -2,14 +2,11 @@
 //! CI.
 
 use crate::requests::plain_sampling;
-use engine::backend::{Backend, Device};
 use engine::program::Math;
-use engine::sample::noise::NoiseKind;
-use engine::song::{Engine, EngineOptions, SongRequest};
+use engine::song::SongRequest;
 use engine::weights::demo;
 use shaders::{Options, WgpuBackend};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::PathBuf;
 
 /// The first device, which must be there where CI is set; elsewhere the test is skipped and says
 /// so.
@@ -39,23 +36,6 @@ pub fn demo_tree() -> (tempfile::TempDir, PathBuf) {
     let tree = dir.path().join("tree");
     demo::demo(&tree).expect("written");
     (dir, tree)
-}
-
-/// The engine over a tree.
-///
-/// # Panics
-/// When the tree does not open.
-pub fn engine_on(backend: Arc<dyn Backend>, tree: &Path) -> Engine {
-    let options = EngineOptions {
-        checkpoints: tree.to_path_buf(),
-        device: Device {
-            backend,
-            math: MATH,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    };
-    Engine::open(options).expect("the tree opens")
 }
 
 /// As short a song as there is, in two steps.

@@ -1,14 +1,12 @@
 //! Checkpoint trees as the engine meets them: every packaging of the same weights makes the same
 //! song, the lists of tensors are those of real files, and damage is said in a sentence.
 
-use engine::backend::Device;
 use engine::backend::Weights;
 use engine::backend::cpu::CpuBackend;
 use engine::models::config::{DitConfig, LmConfig, TextConfig, VaeConfig};
 use engine::models::layout::{self, Named};
 use engine::program::{Math, WeightDecl, WeightForm};
-use engine::sample::noise::NoiseKind;
-use engine::song::{Engine, EngineOptions, Metas, NoWatch, Sampling, SongRequest};
+use engine::song::{Metas, NoWatch, Sampling, SongRequest};
 use engine::weights::{Checkpoint, Silence, WeightStore, demo::demo};
 use engine::{Error, Result};
 use safetensors::tensor::{Dtype, TensorView};
@@ -17,6 +15,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tests::engines::on_processor;
 use tests::requests::plain_sampling;
 
 fn goldens(path: &str) -> PathBuf {
@@ -27,16 +26,7 @@ fn goldens(path: &str) -> PathBuf {
 
 /// One short song, or why there is none.
 fn song(tree: &Path, model: &str) -> Result<Vec<f32>> {
-    let backend = CpuBackend::new(2, None)?;
-    let mut engine = Engine::open(EngineOptions {
-        checkpoints: tree.to_path_buf(),
-        device: Device {
-            backend: Arc::new(backend),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })?;
+    let mut engine = on_processor(tree)?;
     let request = SongRequest {
         caption: "slow piano".into(),
         lyrics: "[Verse]\nrain".into(),

@@ -1,34 +1,20 @@
 //! What the language model does for a request, row by row of upstream's decision table: which
 //! phases run, what reaches the music, what stays the user's own.
 
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::Math;
 use engine::sample::logits::TokenSampling;
-use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Composed, DescribeRequest, Engine, EngineOptions, Facts, Metas, NoWatch, Planning, Recording,
-    SongRequest, Stage, StageTimes, Subject, Task, Watch, Wish,
+    Composed, DescribeRequest, Engine, Facts, Metas, NoWatch, Planning, Recording, SongRequest,
+    Stage, StageTimes, Subject, Task, Watch, Wish,
 };
 use engine::text::{LANGUAGES, prompt};
 use engine::{Error, Result};
 use std::cell::{Cell, RefCell};
-use std::path::Path;
 use std::sync::Arc;
+use tests::engines::{on_processor, tiny};
 use tests::requests::plain_sampling;
 
 fn engine() -> Engine {
-    let backend = CpuBackend::new(2, None).expect("the processor opens");
-    Engine::open(EngineOptions {
-        checkpoints: Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny"),
-        device: Device {
-            backend: Arc::new(backend),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tiny tree opens")
+    on_processor(&tiny()).expect("the tiny tree opens")
 }
 
 fn planner() -> Engine {

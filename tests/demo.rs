@@ -1,16 +1,12 @@
 //! An engine over the demonstration tree, and recordings for it.
 
+use crate::engines::on_processor;
 use crate::random::Random;
 use crate::requests::plain_sampling;
 use engine::audio::CHANNELS;
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::Math;
-use engine::sample::noise::NoiseKind;
 use engine::song::sidecar::Kept;
 use engine::song::{
-    Engine, EngineOptions, NoWatch, Output, OwnSong, Recording, SongRequest, StageTimes, Task,
-    Tracks,
+    Engine, NoWatch, Output, OwnSong, Recording, SongRequest, StageTimes, Task, Tracks,
 };
 use std::path::Path;
 use std::sync::Arc;
@@ -27,16 +23,7 @@ pub const MODEL: &str = "acestep-v15-turbo";
 pub fn engine(dir: &Path) -> Engine {
     let tree = dir.join("demo");
     engine::weights::demo::demo(&tree).expect("written");
-    Engine::open(EngineOptions {
-        checkpoints: tree,
-        device: Device {
-            backend: Arc::new(CpuBackend::new(2, None).expect("the processor opens")),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens")
+    on_processor(&tree).expect("the tree opens")
 }
 
 /// A quiet chord of `seconds`, different on both sides.

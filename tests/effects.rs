@@ -1,29 +1,14 @@
 //! Every number of the sampler and of what follows it is heard: changed alone, it changes the song.
 
-use engine::backend::Device;
-use engine::backend::cpu::CpuBackend;
-use engine::program::{Dcw, DcwMode, Math};
-use engine::sample::noise::NoiseKind;
+use engine::program::{Dcw, DcwMode};
 use engine::song::{
-    Engine, EngineOptions, Guidance, Method, NoWatch, Retake, Sampling, Solver, SongItem,
-    SongRequest,
+    Engine, Guidance, Method, NoWatch, Retake, Sampling, Solver, SongItem, SongRequest,
 };
-use std::path::Path;
-use std::sync::Arc;
+use tests::engines::{on_processor, tiny};
 use tests::requests::plain_sampling;
 
 fn engine() -> Engine {
-    let backend = CpuBackend::new(2, None).expect("the CPU backend opens");
-    Engine::open(EngineOptions {
-        checkpoints: Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny"),
-        device: Device {
-            backend: Arc::new(backend),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tiny tree opens")
+    on_processor(&tiny()).expect("the tiny tree opens")
 }
 
 fn dcw(mode: DcwMode) -> Dcw {

@@ -6,6 +6,7 @@ pub mod client;
 pub mod conformance;
 pub mod containers;
 pub mod demo;
+pub mod engines;
 pub mod external;
 pub mod fake;
 pub mod model_cases;

@@ -1,20 +1,15 @@
 //! When lyrics are sung: what the network looks at, as upstream's sees it, and what becomes of it.
 
 use engine::backend::cpu::CpuBackend;
-use engine::backend::{Backend, Bound, Buffer, Caps, Device, HostBytes, HostData, Ready, run_once};
+use engine::backend::{Backend, Bound, Buffer, Caps, HostBytes, HostData, Ready, run_once};
 use engine::models::config::DitConfig;
 use engine::models::dit::{cross_weights, weights_name};
 use engine::program::{Math, Op, Program};
-use engine::sample::noise::NoiseKind;
-use engine::song::{Engine, EngineOptions, NoWatch, Song, SongRequest};
+use engine::song::{Engine, NoWatch, Song, SongRequest};
 use engine::weights::{Checkpoint, WeightStore};
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tests::engines::{engine_on, tiny};
 use tests::requests::plain_sampling;
-
-fn tiny() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny")
-}
 
 fn cpu() -> CpuBackend {
     CpuBackend::new(2, None).expect("the CPU backend opens")
@@ -72,16 +67,7 @@ fn the_network_looks_where_upstreams_does() {
 }
 
 fn engine(backend: impl Backend + 'static) -> Engine {
-    Engine::open(EngineOptions {
-        checkpoints: tiny(),
-        device: Device {
-            backend: Arc::new(backend),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tiny tree opens")
+    engine_on(&tiny(), Arc::new(backend), Math::F32).expect("the tiny tree opens")
 }
 
 fn request(lyrics: &str, seeds: &[u64]) -> SongRequest {

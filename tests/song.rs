@@ -1,32 +1,24 @@
 //! Whole songs on the tiny tree: what a seed, a batch and a thread count may and may not change.
 
 use engine::backend::cpu::CpuBackend;
-use engine::backend::{Backend, Bound, Buffer, Caps, Device, HostBytes, Ready};
+use engine::backend::{Backend, Bound, Buffer, Caps, HostBytes, Ready};
 use engine::program::{Dcw, DcwMode, Math, Op, Program};
-use engine::sample::noise::NoiseKind;
 use engine::song::{
-    Engine, EngineOptions, Metas, Method, NoWatch, Sampling, Song, SongRequest, Stage, StageTimes,
-    Watch,
+    Engine, Metas, Method, NoWatch, Sampling, Song, SongRequest, Stage, StageTimes, Watch,
 };
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tests::engines::{engine_on, tiny};
 use tests::requests::plain_sampling;
 
 fn engine(threads: usize, math: Math) -> Engine {
     let backend = CpuBackend::new(threads, None).expect("the CPU backend opens");
-    engine_on(Arc::new(backend), math)
+    tiny_on(Arc::new(backend), math)
 }
 
-fn engine_on(backend: Arc<dyn Backend>, math: Math) -> Engine {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("goldens/tiny");
-    Engine::open(EngineOptions {
-        checkpoints: root,
-        device: Device { backend, math },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tiny tree opens")
+fn tiny_on(backend: Arc<dyn Backend>, math: Math) -> Engine {
+    engine_on(&tiny(), backend, math).expect("the tiny tree opens")
 }
 
 fn request(model: &str, seeds: &[u64]) -> SongRequest {
@@ -209,7 +201,7 @@ fn a_batch_that_does_not_fit_is_made_one_by_one_or_refused() {
     };
 
     let watch = Steps(std::sync::Mutex::default());
-    let song = engine_on(Small::with(needs(3) - 1), Math::F32)
+    let song = tiny_on(Small::with(needs(3) - 1), Math::F32)
         .make(&request, &watch)
         .expect("one at a time fits");
     assert_eq!(song.items, want.items);
@@ -218,7 +210,7 @@ fn a_batch_that_does_not_fit_is_made_one_by_one_or_refused() {
     assert_eq!((steps[0], steps[steps.len() - 1]), ((0, 12), (12, 12)));
     assert!(steps.windows(2).all(|w| w[0].0 <= w[1].0), "{steps:?}");
 
-    let refused = engine_on(Small::with(needs(1) - 1), Math::F32).make(&request, &NoWatch);
+    let refused = tiny_on(Small::with(needs(1) - 1), Math::F32).make(&request, &NoWatch);
     let Err(engine::Error::TooBig {
         needs: said,
         suggestion,
@@ -254,16 +246,7 @@ fn a_vae_of_another_rate_is_refused() {
     link(&tiny, dir.path());
     link(&tiny.join("vae"), &vae);
     std::fs::write(vae.join("config.json"), changed).expect("written");
-    let mut engine = Engine::open(EngineOptions {
-        checkpoints: dir.path().into(),
-        device: Device {
-            backend: Small::with(0),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens");
+    let mut engine = engine_on(dir.path(), Small::with(0), Math::F32).expect("the tree opens");
     let error = engine.load("acestep-v15-turbo", &NoWatch);
     let Err(engine::Error::Corrupt(text)) = error else {
         panic!("{error:?}")

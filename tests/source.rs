@@ -2,18 +2,17 @@
 
 use engine::audio::read::{MAX_SECONDS, read, read_bytes};
 use engine::audio::{AudioFormat, Mp3, Pcm, write};
-use engine::backend::Device;
 use engine::backend::cpu::CpuBackend;
 use engine::models::vae_encoder::encode_overlap;
 use engine::program::Math;
-use engine::sample::noise::NoiseKind;
 use engine::song::loaded::{LoadedDit, LoadedVae};
-use engine::song::{Engine, EngineOptions, NoWatch, Stage, Watch};
+use engine::song::{NoWatch, Stage, Watch};
 use engine::{Error, Result};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, LazyLock};
 use tempfile::TempDir;
+use tests::engines::on_processor;
 
 /// A part of a demonstration tree that is written once.
 fn demo(part: &str) -> PathBuf {
@@ -161,16 +160,7 @@ fn file_of(pcm: &[f32], format: AudioFormat) -> Result<Vec<f32>> {
 /// A file to its codes in one call, which are those of its latents; nothing to hear is refused.
 #[test]
 fn a_file_has_the_codes_of_its_latents() {
-    let mut engine = Engine::open(EngineOptions {
-        checkpoints: demo(""),
-        device: Device {
-            backend: Arc::new(cpu()),
-            math: Math::F32,
-        },
-        lm_device: None,
-        noise: NoiseKind::default(),
-    })
-    .expect("the tree opens");
+    let mut engine = on_processor(&demo("")).expect("the tree opens");
     let dir = tempfile::tempdir().expect("a folder");
     let path = dir.path().join("song.wav");
     let mut codes_of = |samples: &[f32]| {

@@ -8,7 +8,8 @@ use engine::{Error, Result};
 use shaders::Options;
 use std::cell::RefCell;
 use std::sync::Arc;
-use tests::adapter::{self, signal_to_error};
+use tests::adapter::{self, MATH, signal_to_error};
+use tests::engines::engine_on;
 
 const MIB: u64 = 1 << 20;
 
@@ -50,7 +51,7 @@ fn a_song_in_small_pieces_is_that_of_the_processor() {
     let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(2, None).expect("the processor opens"));
     let backends: [Arc<dyn Backend>; 2] = [cpu, gpu.clone()];
     let [(cpu, whole), (song, tiles)] = backends.map(|backend| {
-        let mut engine = adapter::engine_on(backend, &tree);
+        let mut engine = engine_on(&tree, backend, MATH).expect("the tree opens");
         let seen = Seen::default();
         let song = engine.make(&adapter::short_song(vec![5]), &seen);
         let tiles = seen.total(Stage::Decode).expect("it was decoded");
@@ -79,7 +80,7 @@ fn a_song_that_does_not_fit_is_refused_before_it_is_begun() {
         return;
     };
     let (_folder, tree) = adapter::demo_tree();
-    let mut engine = adapter::engine_on(gpu.clone(), &tree);
+    let mut engine = engine_on(&tree, gpu.clone(), MATH).expect("the tree opens");
     let seen = Seen::default();
     let refused = engine.make(&adapter::short_song(vec![5]), &seen);
     let error = refused.expect_err("it does not fit");

@@ -7,10 +7,11 @@ use engine::song::NoWatch;
 use server::verify::{Line, Options, verify};
 use std::path::Path;
 use std::sync::Arc;
-use tests::adapter::{self, signal_to_error};
+use tests::adapter::{self, MATH, signal_to_error};
+use tests::engines::engine_on;
 
 fn backend() -> Option<Arc<dyn Backend>> {
-    let opened = adapter::open(&shaders::Options::of_users())?;
+    let opened = adapter::open(&shaders::Options::default())?;
     Some(Arc::new(opened))
 }
 
@@ -63,7 +64,7 @@ fn a_song_is_that_of_the_processor() {
     let (_folder, tree) = adapter::demo_tree();
     let cpu: Arc<dyn Backend> = Arc::new(CpuBackend::new(2, None).expect("the processor opens"));
     let [cpu, gpu] = [cpu, gpu].map(|backend| {
-        let mut engine = adapter::engine_on(backend, &tree);
+        let mut engine = engine_on(&tree, backend, MATH).expect("the tree opens");
         let song = engine.make(&adapter::short_song(vec![5]), &NoWatch);
         song.expect("a song").items.swap_remove(0)
     });
