@@ -175,7 +175,9 @@ impl App {
 
     /// Whether a job has ended, or is not known any more.
     pub fn has_ended(&self, id: Uuid) -> bool {
-        self.jobs.get(id).is_none_or(|job| job.state.is_finished())
+        self.jobs
+            .recent(id)
+            .is_none_or(|job| job.state.is_finished())
     }
 
     /// Ends a job whether it waits or runs; one that runs stops at its next step. `false` when it

@@ -103,12 +103,17 @@ impl Job {
         self.stage = "running".into();
     }
 
-    /// The job waits again as if it had never run.
-    pub fn put_back(&mut self) {
+    /// The job waits again; that it ran is not forgotten.
+    pub fn wait_again(&mut self) {
         self.state = State::Queued;
-        self.tries = self.tries.saturating_sub(1);
         self.progress = 0.0;
         self.stage = "queued".into();
+    }
+
+    /// The job waits again as if it had never run.
+    pub fn put_back(&mut self) {
+        self.wait_again();
+        self.tries = self.tries.saturating_sub(1);
     }
 
     /// The job ended well; `result` is JSON text.
@@ -154,8 +159,8 @@ pub struct Kept {
     pub uploads: Vec<PathBuf>,
 }
 
-/// Holds jobs. Every call is short and never waits for a device or a client. A job that has ended
-/// never changes again.
+/// Holds jobs. No call waits for a device or a client; [`get`](Self::get), [`forget`](Self::forget)
+/// and [`flush`](Self::flush) may wait for a disk. A job that has ended never changes again.
 pub trait JobStore: Send + Sync {
     /// Adds a job.
     fn insert(&self, job: Job, kept: Kept);
@@ -163,6 +168,8 @@ pub trait JobStore: Send + Sync {
     fn update(&self, id: Uuid, change: &mut dyn FnMut(&mut Job)) -> bool;
     /// A copy of a job.
     fn get(&self, id: Uuid) -> Option<Job>;
+    /// A copy of a job that has not ended, or not long ago. Waits for nothing.
+    fn recent(&self, id: Uuid) -> Option<Job>;
     /// Number of jobs per state.
     fn counts(&self) -> Counts;
     /// The jobs that have not ended.
@@ -241,6 +248,10 @@ impl JobStore for MemoryStore {
 
     fn get(&self, id: Uuid) -> Option<Job> {
         self.lock().get(&id).cloned()
+    }
+
+    fn recent(&self, id: Uuid) -> Option<Job> {
+        self.get(id)
     }
 
     fn unfinished(&self) -> Vec<Uuid> {

@@ -189,11 +189,7 @@ pub fn restore(app: &App, unfinished: Vec<Unfinished>) {
             kept.uploads.iter().for_each(|path| remove(path));
             continue;
         }
-        app.jobs.update(job.id, &mut |job| {
-            job.state = State::Queued;
-            job.progress = 0.0;
-            job.stage = "queued".into();
-        });
+        app.jobs.update(job.id, &mut Job::wait_again);
         match remake(app, job.id, &kept) {
             Ok(ticket) => {
                 tracing::info!("job {} is queued again", job.id);

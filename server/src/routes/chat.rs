@@ -100,7 +100,7 @@ fn ask(app: &App, chat: Chat) -> Result<Asked, Refused> {
 async fn ended(app: &App, id: Uuid) -> Option<Job> {
     let mut changes = app.jobs.changes();
     loop {
-        let job = app.jobs.get(id)?;
+        let job = app.jobs.recent(id)?;
         if job.state.is_finished() {
             return Some(job);
         }

@@ -71,7 +71,7 @@ async fn tell(app: Arc<App>, mut job: Job, sender: mpsc::Sender<Bytes>) {
             Ok(Err(_)) => return,
             Err(_) => quiet += LOOK,
         }
-        job = match app.jobs.get(id) {
+        job = match app.jobs.recent(id) {
             Some(job) => job,
             // It was forgotten.
             None => return,
