@@ -8,16 +8,33 @@ use crate::raw::Sources;
 use base64::Engine as _;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use base64::engine::{DecodePaddingMode, general_purpose};
+use engine::song::Task;
+use engine::song::task::SourceUse;
 use serde_json::{Value, json};
 
-/// Tasks whose first recording is the source.
-const TASKS_WITH_SOURCE: [&str; 6] = [
-    "cover",
-    "cover-nofsq",
-    "repaint",
-    "lego",
-    "extract",
-    "complete",
+/// Fields of `audio_config`, and those of the field table that they are.
+pub const CONFIG: [(&str, &str); 6] = [
+    ("duration", "audio_duration"),
+    ("format", "audio_format"),
+    ("bpm", "bpm"),
+    ("key_scale", "key_scale"),
+    ("time_signature", "time_signature"),
+    ("vocal_language", "vocal_language"),
+];
+
+/// Fields of OpenRouter's that control sampling, and those of the field table that they are.
+pub const SAMPLING: [(&str, &str); 3] = [
+    ("temperature", "lm_temperature"),
+    ("top_p", "lm_top_p"),
+    ("top_k", "lm_top_k"),
+];
+
+/// The ranges that OpenRouter's contract fixes.
+pub const RANGES: [(&str, f64, Option<f64>); 4] = [
+    ("temperature", 0.0, Some(2.0)),
+    ("top_p", 0.0, Some(1.0)),
+    ("top_k", 0.0, None),
+    ("max_tokens", 1.0, None),
 ];
 
 /// What a chat request asks for.
@@ -96,8 +113,9 @@ pub fn read(body: Fields) -> Result<Chat, String> {
     }
     let raw = RawRequest::read(&Sources::new(fields)).map_err(|refusal| invalid(&refusal.0))?;
     let mut audio = audio.into_iter();
-    let first_is_source = TASKS_WITH_SOURCE.contains(&raw.task_type().as_str());
-    let source = first_is_source.then(|| audio.next()).flatten();
+    let task = raw.task_type().parse::<Task>();
+    let has_source = task.is_ok_and(|task| task.row().source != SourceUse::Nothing);
+    let source = has_source.then(|| audio.next()).flatten();
     Ok(Chat {
         raw,
         model,
@@ -136,14 +154,7 @@ fn known_fields(body: &Fields) -> Fields {
 
 /// `audio_config` beats what stands beside it.
 fn map_config(config: &Fields, fields: &mut Fields) {
-    for (name, field) in [
-        ("duration", "audio_duration"),
-        ("format", "audio_format"),
-        ("bpm", "bpm"),
-        ("key_scale", "key_scale"),
-        ("time_signature", "time_signature"),
-        ("vocal_language", "vocal_language"),
-    ] {
+    for (name, field) in CONFIG {
         if let Some(value) = config.get(name).filter(|v| is_said(v)) {
             fields.insert(field.to_owned(), value.clone());
         }
@@ -151,33 +162,25 @@ fn map_config(config: &Fields, fields: &mut Fields) {
 }
 
 fn map_sampling(body: &Fields, fields: &mut Fields) {
-    for (name, field) in [
-        ("temperature", "lm_temperature"),
-        ("top_p", "lm_top_p"),
-        ("top_k", "lm_top_k"),
-    ] {
+    for (name, field) in SAMPLING {
         if let Some(value) = body.get(name).filter(|v| !v.is_null()) {
             fields.insert(field.to_owned(), value.clone());
         }
     }
 }
 
-/// The ranges that OpenRouter's contract fixes.
+/// Refuses what lies outside of [`RANGES`].
 fn check_ranges(body: &Fields) -> Result<(), String> {
-    for (name, low, high) in [
-        ("temperature", 0.0, 2.0),
-        ("top_p", 0.0, 1.0),
-        ("top_k", 0.0, f64::MAX),
-        ("max_tokens", 1.0, f64::MAX),
-    ] {
+    for (name, low, high) in RANGES {
         let Some(value) = body.get(name).filter(|v| !v.is_null()) else {
             continue;
         };
         let number = f64::coerce(value).ok().flatten();
-        if !number.is_some_and(|n| (low..=high).contains(&n)) {
-            return Err(match high == f64::MAX {
-                true => format!("{name} must be a number of at least {low}"),
-                false => format!("{name} must be a number between {low} and {high}"),
+        let is_within = |n: f64| n >= low && high.is_none_or(|high| n <= high);
+        if !number.is_some_and(is_within) {
+            return Err(match high {
+                None => format!("{name} must be a number of at least {low}"),
+                Some(high) => format!("{name} must be a number between {low} and {high}"),
             });
         }
     }

@@ -1,6 +1,7 @@
 //! Which paths of a client are followed: results that may be fetched, audio that may be read.
 
 use engine::song::sidecar;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use std::fs::DirEntry;
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,6 +14,29 @@ pub enum Unserved {
     Denied,
     /// Inside, but no file: 404.
     NotFound,
+}
+
+/// Where a client gets a result; its path follows, percent-encoded.
+const RESULT_URL: &str = "/v1/audio?path=";
+
+/// Everything but letters, digits and `_.-~` is encoded, slashes too.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'-')
+    .remove(b'~');
+
+/// Where a client gets a file.
+pub fn audio_url(path: &Path) -> String {
+    let text = path.to_string_lossy();
+    format!("{RESULT_URL}{}", utf8_percent_encode(&text, ENCODED))
+}
+
+/// The path in what [`audio_url`] made; `None` in any other text.
+pub fn path_in_url(text: &str) -> Option<String> {
+    let encoded = text.strip_prefix(RESULT_URL)?;
+    let path = percent_decode_str(encoded).decode_utf8_lossy();
+    Some(path.into_owned())
 }
 
 /// The real path of a result that a client asks for. `root` is the real path of the folder with
@@ -70,11 +94,7 @@ pub fn source_file(
         return Err(TRAVERSAL);
     }
     // A result's address is as good as its path.
-    let unwrapped = text.strip_prefix("/v1/audio?path=").map(|encoded| {
-        percent_encoding::percent_decode_str(encoded)
-            .decode_utf8_lossy()
-            .into_owned()
-    });
+    let unwrapped = path_in_url(text);
     let path = PathBuf::from(unwrapped.as_deref().unwrap_or(text));
     let real = real_path(&cwd.join(&path));
     if roots.iter().any(|root| real.starts_with(root)) {
@@ -176,6 +196,12 @@ mod tests {
     }
 
     #[test]
+    fn urls_encode_all_but_the_plain_characters() {
+        let url = audio_url(Path::new("/tmp/a b/é~x_1-2.mp3"));
+        assert_eq!(url, "/v1/audio?path=%2Ftmp%2Fa%20b%2F%C3%A9~x_1-2.mp3");
+    }
+
+    #[test]
     fn old_songs_are_removed() {
         let dir = tempfile::tempdir().unwrap();
         let song = Uuid::new_v4();
@@ -209,7 +235,7 @@ mod tests {
         assert_eq!(ask(inside.to_str().unwrap()), Ok(Some(inside.clone())));
         assert_eq!(ask("in/x.wav"), Ok(Some(inside.clone())));
         assert_eq!(ask("../tmp/x.wav"), Ok(Some(inside.clone())));
-        let wrapped = crate::finish::audio_url(&inside);
+        let wrapped = audio_url(&inside);
         assert_eq!(ask(&wrapped), Ok(Some(inside)));
         assert_eq!(ask("songs/x.wav"), Ok(Some(cwd.join("songs/x.wav"))));
         assert_eq!(ask("a/../x.wav"), Ok(Some(cwd.join("x.wav"))));

@@ -1,6 +1,7 @@
 //! The finishing thread: encodes and writes files while the engine is on the next song.
 
 use crate::app::{App, Ticket};
+use crate::files::audio_url;
 use crate::resolve::{Echo, Resolved};
 use crate::seeds;
 use engine::audio::{self, AudioFormat, Pcm, Tags};
@@ -9,7 +10,6 @@ use engine::text::codes::CODES_PER_SECOND;
 use engine::text::grammar::Event;
 use engine::text::print_codes;
 use engine::{Error, Result};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -139,19 +139,6 @@ fn write_all(dir: &Path, song: &Song, format: AudioFormat) -> Result<Vec<PathBuf
         files.push(path);
     }
     Ok(files)
-}
-
-/// Everything but letters, digits and `_.-~` is encoded, slashes too.
-const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
-    .remove(b'_')
-    .remove(b'.')
-    .remove(b'-')
-    .remove(b'~');
-
-/// Where a client gets a file.
-pub fn audio_url(path: &Path) -> String {
-    let text = path.to_string_lossy();
-    format!("/v1/audio?path={}", utf8_percent_encode(&text, ENCODED))
 }
 
 /// One item of a result, in the order of its keys on the wire.
@@ -389,12 +376,6 @@ pub fn generation_info(made: &Song, seconds: f64, notes: &[String]) -> String {
 mod tests {
     use super::*;
     use engine::song::{Metas, SongRequest, StageTimes};
-
-    #[test]
-    fn urls_encode_all_but_the_plain_characters() {
-        let url = audio_url(Path::new("/tmp/a b/é~x_1-2.mp3"));
-        assert_eq!(url, "/v1/audio?path=%2Ftmp%2Fa%20b%2F%C3%A9~x_1-2.mp3");
-    }
 
     fn made(planned: bool) -> Song {
         let request = SongRequest {

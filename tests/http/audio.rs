@@ -9,7 +9,7 @@ use tests::client::{Answer, finished, get, items, release, send};
 use tests::fake::Fake;
 
 fn encoded(path: &Path) -> String {
-    server::finish::audio_url(path)
+    server::files::audio_url(path)
 }
 
 fn with_range(fake: &Fake, path: &Path, range: &str) -> Answer {

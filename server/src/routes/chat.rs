@@ -134,11 +134,9 @@ async fn made(app: &Arc<App>, asked: &Asked, job: Option<Job>) -> Result<Answer,
 
 /// The file of an item as a data URL.
 fn audio(app: &App, item: &Value, format: &str) -> Result<Option<String>, String> {
-    let file = item["file"].as_str().unwrap_or_default();
-    let Some(encoded) = file.strip_prefix("/v1/audio?path=") else {
+    let Some(path) = files::path_in_url(item["file"].as_str().unwrap_or_default()) else {
         return Ok(None);
     };
-    let path = percent_encoding::percent_decode_str(encoded).decode_utf8_lossy();
     let gone = "the song's file is not there any more";
     let path = files::result_file(&app.audio_dir, &path).map_err(|_| gone)?;
     let bytes = std::fs::read(path).map_err(|e| format!("{gone} ({e})"))?;

@@ -1,6 +1,7 @@
 //! `GET /docs` and `GET /openapi.json`, written from the tables of routes and fields.
 
 use super::{Guard, ROUTES, Route, Row};
+use crate::chat;
 use crate::coerce::Kind;
 use crate::fields::{FIELDS, Field, names};
 use crate::reply::{Reply, json, whole};
@@ -156,7 +157,20 @@ fn properties(route: Route) -> Option<Value> {
 
 /// A chat request; beside these every field of `/release_task` is read.
 fn chat() -> Value {
-    json!({
+    let mut known = fields();
+    // Here a field has one name.
+    let mut take = |name: &str| {
+        let mut entry = known.remove(name).unwrap_or_default();
+        if let Value::Object(entry) = &mut entry {
+            entry.remove("x-other-names");
+        }
+        entry
+    };
+    let mut config = json!({ "instrumental": { "type": "boolean" } });
+    for (name, field) in chat::CONFIG {
+        config[name] = take(field);
+    }
+    let mut properties = json!({
         "model": { "type": "string" },
         "messages": {
             "type": "array",
@@ -172,24 +186,21 @@ fn chat() -> Value {
             },
         },
         "stream": { "type": "boolean", "default": false },
-        "audio_config": {
-            "type": "object",
-            "properties": {
-                "duration": { "type": "number" },
-                "format": { "type": "string", "default": "mp3" },
-                "bpm": { "type": "integer" },
-                "key_scale": { "type": "string" },
-                "time_signature": { "type": "string" },
-                "vocal_language": { "type": "string", "default": "en" },
-                "instrumental": { "type": "boolean" },
-            },
-        },
-        "temperature": { "type": "number", "minimum": 0, "maximum": 2, "default": 0.85 },
-        "top_p": { "type": "number", "minimum": 0, "maximum": 1, "default": 0.9 },
-        "top_k": { "type": "integer", "minimum": 0, "default": 0 },
-        "seed": { "type": ["integer", "string", "null"] },
-        "lyrics": { "type": "string" },
-    })
+        "audio_config": { "type": "object", "properties": config },
+        "max_tokens": { "type": "integer", "description": "Has no effect" },
+        "seed": take("seed"),
+        "lyrics": take("lyrics"),
+    });
+    for (name, field) in chat::SAMPLING {
+        properties[name] = take(field);
+    }
+    for (name, low, high) in chat::RANGES {
+        properties[name]["minimum"] = json!(low);
+        if let Some(high) = high {
+            properties[name]["maximum"] = json!(high);
+        }
+    }
+    properties
 }
 
 /// The body of a route by content type.
@@ -333,5 +344,20 @@ mod tests {
                 None => assert_eq!(field.default, "null", "{}", field.name),
             }
         }
+    }
+
+    #[test]
+    fn chat_has_the_fields_that_it_reads() {
+        let chat = chat();
+        for (name, _) in chat::CONFIG {
+            let entry = &chat["audio_config"]["properties"][name];
+            assert!(entry["type"].is_string(), "{name}: {entry}");
+        }
+        for (name, ..) in chat::RANGES {
+            assert!(chat[name]["type"].is_string() && chat[name]["minimum"].is_number());
+        }
+        assert_eq!(chat["temperature"]["default"], 0.85);
+        assert_eq!(chat["top_p"]["maximum"], 1.0);
+        assert!(chat["top_k"]["maximum"].is_null());
     }
 }
