@@ -137,12 +137,16 @@ impl Steering {
     }
 }
 
-struct FakeMaker(Arc<Steering>);
+struct FakeMaker {
+    steering: Arc<Steering>,
+    /// Its device is gone, and stays so.
+    is_lost: bool,
+}
 
 impl SongMaker for FakeMaker {
     fn load(&mut self, _: &str, watch: &dyn Watch) -> Result<()> {
-        self.0.wait_while(watch, |s| s.load_held)?;
-        self.0.with(|s| {
+        self.steering.wait_while(watch, |s| s.load_held)?;
+        self.steering.with(|s| {
             s.loads += 1;
             s.load_error.clone().map_or(Ok(()), Err)
         })
@@ -150,29 +154,31 @@ impl SongMaker for FakeMaker {
 
     fn reload(&mut self, model: &str, watch: &dyn Watch) -> Result<()> {
         self.load(model, watch)?;
-        self.0.with(|s| s.reloaded.push(model.to_owned()));
+        self.steering.with(|s| s.reloaded.push(model.to_owned()));
         Ok(())
     }
 
     fn unload(&mut self, model: &str) {
-        self.0.with(|s| s.unloaded.push(model.to_owned()));
+        self.steering.with(|s| s.unloaded.push(model.to_owned()));
     }
 
     fn unload_all(&mut self) {
-        self.0.with(|s| s.unloaded.push("all".to_owned()));
+        self.steering.with(|s| s.unloaded.push("all".to_owned()));
     }
 
     fn unload_lm(&mut self) {
-        self.0.with(|s| s.unloaded.push("lm".to_owned()));
+        self.steering.with(|s| s.unloaded.push("lm".to_owned()));
     }
 
     fn load_lm(&mut self, name: Option<&str>, watch: &dyn Watch) -> Result<String> {
-        self.0.with(|s| s.lm_loads.push(name.map(str::to_owned)));
-        self.0.wait_while(watch, |s| s.load_held)?;
-        if self.0.with(|s| s.lm_panic) {
+        self.steering
+            .with(|s| s.lm_loads.push(name.map(str::to_owned)));
+        self.steering.wait_while(watch, |s| s.load_held)?;
+        if self.steering.with(|s| s.lm_panic) {
             panic!("asked for by a test");
         }
-        self.0.with(|s| s.lm_error.clone().map_or(Ok(()), Err))?;
+        self.steering
+            .with(|s| s.lm_error.clone().map_or(Ok(()), Err))?;
         Ok(name.unwrap_or("acestep-5Hz-lm-0.6B").to_owned())
     }
 
@@ -187,8 +193,8 @@ impl SongMaker for FakeMaker {
         _: &mut StageTimes,
         watch: &dyn Watch,
     ) -> Result<Composed> {
-        self.0.with(|s| s.seen.push(request.clone()));
-        self.0.wait_while(watch, |s| s.held)?;
+        self.steering.with(|s| s.seen.push(request.clone()));
+        self.steering.wait_while(watch, |s| s.held)?;
         let mut composed = Composed::unplanned(request);
         let known = Facts {
             metas: request.metas.clone(),
@@ -204,18 +210,18 @@ impl SongMaker for FakeMaker {
 
     /// The text steers: `panic`, `device` and `nothing` go wrong in their ways.
     fn codes(&mut self, request: &SongRequest, _: &dyn Watch) -> Result<Vec<u32>> {
-        self.0.with(|s| s.seen.push(request.clone()));
+        self.steering.with(|s| s.seen.push(request.clone()));
         Ok(vec![1, 2, 3, 4, 5])
     }
 
     fn describe(&mut self, request: &DescribeRequest, watch: &dyn Watch) -> Result<Description> {
-        self.0.with(|s| {
+        self.steering.with(|s| {
             s.order.push("description".into());
             s.described.push(request.clone());
         });
-        let held = self.0.wait_while(watch, |s| s.held);
+        let held = self.steering.wait_while(watch, |s| s.held);
         if held.is_err() {
-            self.0.with(|s| s.given_up += 1);
+            self.steering.with(|s| s.given_up += 1);
         }
         held?;
         let text = match &request.subject {
@@ -244,16 +250,19 @@ impl SongMaker for FakeMaker {
 
     /// The caption steers: `panic`, `device` and `lost` fail in their ways.
     fn make(&mut self, request: &SongRequest, watch: &dyn Watch) -> Result<Song> {
-        self.0.with(|s| {
+        self.steering.with(|s| {
             s.order.push(format!("song {}", request.caption));
             s.seen.push(request.clone());
         });
         watch.progress(Stage::Diffuse, 1, 2);
-        self.0.wait_while(watch, |s| s.held)?;
+        self.steering.wait_while(watch, |s| s.held)?;
+        self.is_lost |= request.caption == "lost";
+        if self.is_lost {
+            return Err(Error::DeviceLost("the card was lost".into()));
+        }
         match request.caption.as_str() {
             "panic" => panic!("asked for by a test"),
             "device" => return Err(Error::Device("the device\nis gone".into())),
-            "lost" => return Err(Error::DeviceLost("the card was lost".into())),
             _ => {}
         }
         watch.progress(Stage::Decode, 1, 1);
@@ -334,7 +343,12 @@ impl Fake {
         };
         let config = Config::new(&flags, &Env::of(variables))?;
         let shared = steering.clone();
-        let open = Box::new(move || Ok(Box::new(FakeMaker(shared.clone())) as Box<dyn SongMaker>));
+        let open = Box::new(move || {
+            Ok(Box::new(FakeMaker {
+                steering: shared.clone(),
+                is_lost: false,
+            }) as Box<dyn SongMaker>)
+        });
         let server = Server::start(config, open)?;
         Ok(Fake {
             steering,

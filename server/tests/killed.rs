@@ -85,7 +85,9 @@ fn a_killed_server_loses_nothing() {
     assert_eq!(query(server.addr, &done), before);
     assert_eq!(get(server.addr, &file).body, song);
     wait("the long job to run again", || {
-        let progress = items(&query(server.addr, &cut_off))[0]["progress"].as_f64();
+        let entry = query(server.addr, &cut_off);
+        assert_eq!(entry["status"], 0, "{entry}");
+        let progress = items(&entry)[0]["progress"].as_f64();
         (progress > Some(0.0)).then_some(())
     });
     server.kill();

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::models::config::{DitConfig, VaeConfig};
 use crate::models::dit::{self, TimeFrom, VelocityShape};
 use crate::models::vae::{decode_overlap, vae_decoder};
-use crate::program::{Math, Program, ValKind, lower, plan};
+use crate::program::{Math, Program, ValInfo, ValKind, lower, plan};
 
 /// Tensors of the latents' shape that the denoising loop keeps on the device.
 const STATE_TENSORS: u64 = 8;
@@ -165,8 +165,19 @@ impl DecoderFit<'_> {
     /// that as often as it takes to fit into the device, down to [`LEAST_TILE`]. The song is the
     /// same; smaller tiles only spend more time on their overlaps.
     pub fn tile(&self, frames: usize) -> Result<usize> {
+        let caps = self.backend.caps();
+        self.tile_within(frames, caps.memory_bytes, caps.piece_bytes)
+    }
+
+    /// As [`DecoderFit::tile`], in `memory` bytes (0: nobody knows) of pieces of `piece`.
+    fn tile_within(&self, frames: usize, memory: u64, piece: usize) -> Result<usize> {
         let mut tile = TILE;
-        while tile > LEAST_TILE && !self.fits(frames, tile)? {
+        while tile > LEAST_TILE {
+            let program = self.program(frames, tile)?;
+            let lies_in_pieces = largest_temporary(&program) <= piece;
+            if lies_in_pieces && (memory == 0 || self.needs(&program, frames)? <= memory) {
+                break;
+            }
             tile /= 2;
         }
         Ok(tile)
@@ -178,19 +189,21 @@ impl DecoderFit<'_> {
         vae_decoder(self.vae, self.math, tiles[0].window.len())
     }
 
-    fn fits(&self, frames: usize, tile: usize) -> Result<bool> {
-        let (program, caps) = (self.program(frames, tile)?, self.backend.caps());
-        let largest = program.vals.iter().map(|v| v.bytes()).max();
-        if largest.is_some_and(|bytes| bytes > caps.piece_bytes) {
-            return Ok(false);
-        }
+    /// Bytes for decoding a song of `frames` with `program` for its tiles.
+    fn needs(&self, program: &Program, frames: usize) -> Result<u64> {
         let audio = self.vae.hop() * self.vae.audio_channels;
-        let needs = arena_bytes(self.backend, &program)?
-            + outputs_bytes(&program)
-            + own_weights(&program, self.math)
-            + f32s(&[frames, audio]);
-        Ok(caps.memory_bytes == 0 || needs <= caps.memory_bytes)
+        Ok(arena_bytes(self.backend, program)?
+            + outputs_bytes(program)
+            + own_weights(program, self.math)
+            + f32s(&[frames, audio]))
     }
+}
+
+/// Bytes of the largest value that is computed. Weights are not asked for: a backend cuts them.
+fn largest_temporary(program: &Program) -> usize {
+    let temporary = |info: &&ValInfo| matches!(info.kind, ValKind::Temp);
+    let sizes = program.vals.iter().filter(temporary).map(|v| v.bytes());
+    sizes.max().unwrap_or(0)
 }
 
 /// Weights of the decoder: their norms are folded, and a backend packs the result.
@@ -302,6 +315,25 @@ mod tests {
             let noise = 100 * 8 * 15_000 * 64 * 4;
             let needs = fit.needs(&absurd, 8).unwrap();
             assert!(needs > 8 << 30 && needs > noise, "{needs}");
+        });
+    }
+
+    #[test]
+    fn tiles_shrink_until_they_fit() {
+        with_full_size(|fit| {
+            let (decoder, frames) = (fit.decoder(), 3000);
+            let tile = |memory, piece| decoder.tile_within(frames, memory, piece).unwrap();
+            assert_eq!(tile(0, usize::MAX), TILE);
+            for size in [TILE, TILE / 2] {
+                let program = decoder.program(frames, size).unwrap();
+                let needs = decoder.needs(&program, frames).unwrap();
+                assert_eq!(tile(needs, usize::MAX), size);
+                assert_eq!(tile(needs - 1, usize::MAX), size / 2);
+                let largest = largest_temporary(&program);
+                assert_eq!(tile(0, largest), size);
+                assert_eq!(tile(0, largest - 1), size / 2);
+            }
+            assert_eq!((tile(1, usize::MAX), tile(0, 1)), (LEAST_TILE, LEAST_TILE));
         });
     }
 
