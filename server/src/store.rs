@@ -440,6 +440,7 @@ mod tests {
         };
         assert_eq!((&first.job, &first.kept), (&waits, &kept("{\"bpm\":0}")));
         assert_eq!((second.job.state, second.job.tries), (State::Running, 1));
+        assert_eq!(second.kept, kept("{\"bpm\":1}"), "it can be made again");
         assert_eq!([&done, &failed].map(|job| store.get(job.id)), expected);
         assert_eq!(store.counts().total, 4);
         assert!(store.forget(waits.id) && !store.forget(waits.id));
